@@ -302,6 +302,15 @@ def test_members_and_lead_times_are_not_taken_for_each_other(random, score):
             score(random.standard_normal((members, leads, 2, 4, 8)), truth, grid)
 
 
+@pytest.mark.parametrize("name", ["4x8", "8x8", "8x2", "16x4"])
+def test_a_grid_of_another_shape_is_refused(random, name):
+    """Weights of more points than there are would read numbers beyond the end of the fields, and weights of fewer leave points out."""
+    grid, ensemble, truth = Grid.regular(name), random.standard_normal((3, 1, 2, 4, 8)), random.standard_normal((1, 2, 4, 8))
+    for score in (statistics, joint_statistics, lambda *fields: energy_scores(ensemble[:, 0], truth[0], region_weights(grid))):
+        with pytest.raises(ValueError, match="does not end with that of the grid"):
+            score(ensemble, truth, grid)
+
+
 @pytest.mark.parametrize("threshold", [10.8, 17.2])
 def test_brier_score_is_the_squared_error_of_the_probability(random, threshold):
     ensemble, truth = random.gamma(4, 3, (10, 50)), random.gamma(4, 3, 50)

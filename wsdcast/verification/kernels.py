@@ -182,7 +182,7 @@ def energy_scores(ensemble: Field, truth: Field, weights: Field) -> Field:
         weights: (region, latitude, longitude), with sum 1 over each region, and proportional where regions overlap. A region whose weights
             are NaN has the score NaN.
     """
-    require_members(ensemble, truth)
+    require_members(ensemble, truth, weights.shape[1:])
     members, regions = ensemble.shape[0], weights.shape[0]
     fields, true, shares = (field.reshape(*field.shape[:-2], -1) for field in (ensemble, truth, weights))
     inside = shares > 0

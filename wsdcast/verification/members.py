@@ -8,11 +8,18 @@ from numpy.typing import NDArray
 Field = NDArray[np.floating]
 
 
-def require_members(ensemble: Field, truth: Field) -> None:
-    """Raise a ValueError unless the ensemble is (member, ...) for a truth (...). Scores of many other shapes would be numbers too."""
+def require_members(ensemble: Field, truth: Field, space: tuple[int, ...] = ()) -> None:
+    """Raise a ValueError unless the ensemble is (member, ...) for a truth (...). Scores of many other shapes would be numbers too.
+
+    Args:
+        ensemble, truth: the fields.
+        space: last dimensions of the truth, those of its grid.
+    """
     if np.shape(ensemble)[1:] != np.shape(truth):
         shapes = f"the truth has the shape {np.shape(truth)}, and a member {np.shape(ensemble)[1:]}"
         raise ValueError(f"{shapes}; the members' dimension comes first")
+    if space and np.shape(truth)[-len(space) :] != space:
+        raise ValueError(f"the truth has the shape {np.shape(truth)}, which does not end with that of the grid, {space}")
 
 
 def remaining(fields: Field) -> NDArray[np.bool_]:

@@ -115,7 +115,7 @@ def statistics(
         inside: points that count, (latitude, longitude). Values elsewhere are finite and are ignored; spectra are NaN. Default: all points.
         variables: names of the channels.
     """
-    require_members(ensemble, truth)
+    require_members(ensemble, truth, grid.shape)
     weights = region_weights(grid, inside).reshape(len(REGIONS), -1)
     names = scored_names(variables)
     shape = (truth.shape[0], len(names))
@@ -162,7 +162,7 @@ def joint_statistics(
         exceeds a threshold. For each bin of that probability, ``reliability`` has the share of the area, and the area integrals of the
         forecast probability and of the outcome (dimension ``of``).
     """
-    require_members(ensemble, truth)
+    require_members(ensemble, truth, grid.shape)
     weights = region_weights(grid, inside)
     flat_weights = weights.reshape(len(REGIONS), -1)
     pair_weights = [weights if inside is None else region_weights(grid, inside & np.roll(inside, -lag, axis=-1)) for lag in LAGS]
