@@ -111,6 +111,16 @@ def embedded(page: str) -> dict[str, Any]:
     return models
 
 
+def from_greenwich(images: Any) -> np.ndarray:
+    """Return images (..., row, column) of maps, whose first column is at 180 W, in the order of the grid."""
+    return np.roll(images, np.shape(images)[-1] // 2, axis=-1)
+
+
+def column_at(longitude: float) -> int:
+    """Return the column of the grid that is nearest to a longitude, degrees from -180 to 360."""
+    return int(np.abs((GRID.longitude - longitude + 180) % 360 - 180).argmin())
+
+
 CHROMIUM = shutil.which("chromium")
 
 

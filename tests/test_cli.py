@@ -201,9 +201,7 @@ def test_a_result_leaves_the_process_at_once(as_json, monkeypatch):
     assert b"prepare" in file.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("of", "size"), [("100 metre wind, m s-1", 1), ("2 metre air temperature, K", 0.01), ("mean sea level pressure, Pa", 100)]
-)
+@pytest.mark.parametrize(("of", "size"), [("100 m wind, m s-1", 1), ("2 m air temperature, K", 0.01), ("mean sea level pressure, Pa", 100)])
 def test_a_comparison_fits_in_80_columns_whole(of, size, capsys, monkeypatch):
     """Of other variables than the 10 m wind every number was cut off."""
     monkeypatch.setenv("COLUMNS", "80")

@@ -67,7 +67,7 @@ def test_zarr_is_our_layout(forecast, tmp_path):
         assert "other" not in stored.attrs
         assert stored[DEFAULT[0]].attrs == {
             "standard_name": "eastward_wind",
-            "long_name": "10 metre eastward wind",
+            "long_name": "10 m eastward wind",
             "units": "m s-1",
         }
     found = open_forecast(str(tmp_path / "o.zarr"))

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from bokeh.models import ColumnDataSource
+from bokeh.palettes import Viridis256
 from matplotlib.figure import Figure
 from random_forecast import read_wind
 
@@ -16,9 +18,11 @@ from wsdcast.data.store.forecasts import QUANTILES, STATISTICS, statistics_over_
 from wsdcast.data.store.zarr_store import open_store
 from wsdcast.data.variables import DEFAULT, SPEED
 from wsdcast.report import figures
-from wsdcast.report.maps import draw_map, forecast_maps
+from wsdcast.report.map_panels import MapStyle, map_panels
+from wsdcast.report.maps import columns_of_map, draw_map, forecast_maps
 from wsdcast.report.panels import add_line, panel
 from wsdcast.report.plume import meteogram, nearest, place, plume
+from wsdcast.report.shown_fields import as_bytes, on_map
 from wsdcast.report.style import looks
 from wsdcast.report.subjects import WIND, subjects_of
 from wsdcast.runs.errors import UserError
@@ -28,6 +32,8 @@ from wsdcast.verification.metrics import POINT_STATISTICS, metrics
 from wsdcast.verification.truth import truth_of
 from wsdcast.weather.stages.plot import OF_SCORES, _plume
 from wsdcast.weather.stages.score_output import summary_of
+
+START = np.datetime64("2025-12-30T18", "ns")
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +261,7 @@ def test_a_plume_leaves_out_stopped_members_and_its_truth_ends_with_the_record(f
 def test_a_plume_of_one_lead_time_is_not_empty():
     """Bands and lines between two points of which only one is there have no extent."""
     bands = np.arange(1.0, 6.0)[:, None]
-    (axis,) = plume(bands, np.full(1, 2.5), np.array([6], dtype="timedelta64[h]").astype("timedelta64[ns]"), "").axes
+    (axis,) = plume(bands, np.full(1, 2.5), np.array([6], dtype="timedelta64[h]").astype("timedelta64[ns]"), "", WIND, START).axes
     assert [line.get_ydata().tolist() for line in axis.lines] == [[3, 3], [2.5, 2.5]]
     for number, (low, high) in enumerate([(1, 5), (2, 4)]):
         lower, upper = band(axis, number)
@@ -270,19 +276,19 @@ def test_a_forecast_of_one_member_has_a_line_and_no_bands():
     """Bands of no width were labelled as 10 to 90 % of the members."""
     leads = np.arange(6, 30, 6).astype("timedelta64[h]").astype("timedelta64[ns]")
     member = np.array([3.0, 4, np.nan, np.nan])  # stopped after 12 h
-    figure = plume(np.tile(member, (5, 1)), np.full(4, np.nan), leads, "")
+    figure = plume(np.tile(member, (5, 1)), np.full(4, np.nan), leads, "", WIND, START)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["forecast"]
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), member)
     bands = member + np.linspace(0, 0.001, 5)[:, None]
-    assert [text.get_text() for text in plume(bands, np.full(4, np.nan), leads, "").legends[0].get_texts()][-1] != "forecast"
+    assert [text.get_text() for text in plume(bands, np.full(4, np.nan), leads, "", WIND, START).legends[0].get_texts()][-1] != "forecast"
 
 
 @pytest.mark.parametrize(("hours", "last"), [(6, "0.25\n31 Dec\n00:00"), (72, "3\n02 Jan\n18:00"), (360, "15\n14 Jan\n18:00")])
 def test_plumes_of_products_have_valid_times(hours, last):
     leads = np.arange(6, hours + 1, 6).astype("timedelta64[h]").astype("timedelta64[ns]")
-    bands, start = np.ones((5, leads.size)) * np.arange(5)[:, None], np.datetime64("2025-12-30T18", "ns")
-    one = plume(bands, np.full(leads.size, np.nan), leads, "", start=start)
-    for axis in (one.axes[0], meteogram([bands, bands], subjects_of([*DEFAULT, "2m_temperature"]), leads, "", start).axes[-1]):
+    bands = np.ones((5, leads.size)) * np.arange(5)[:, None]
+    one = plume(bands, np.full(leads.size, np.nan), leads, "", WIND, START)
+    for axis in (one.axes[0], meteogram([bands, bands], subjects_of([*DEFAULT, "2m_temperature"]), leads, "", START).axes[-1]):
         axis.set_xlim(0, hours / 24)
         labels = [axis.xaxis.get_major_formatter()(day) for day in axis.get_xticks() if day <= hours / 24]
         assert (labels[0], labels[-1]) == ("0\n30 Dec\n18:00", last)
@@ -293,13 +299,35 @@ def test_plumes_of_products_have_valid_times(hours, last):
 def test_cells_and_coastlines_lie_at_their_coordinates(name, edges):
     grid = Grid.regular(name.replace("25", "24"))
     axis = Figure().subplots()
-    image = draw_map(axis, np.zeros(grid.shape), grid, "", 0, 1, lines=[np.array([[350.0, 10.0], [359.0, 20.0]])])
-    assert image.get_extent() == pytest.approx([-7.5, 352.5, *edges])
+    image = draw_map(axis, np.zeros(grid.shape), grid, "", 0, 1, lines=[np.array([[170.0, 10.0], [179.0, 20.0]])])
+    assert image.get_extent() == pytest.approx([-187.5, 172.5, *edges])
     assert axis.get_ylim() == (-90, 90)
-    assert axis.get_xlim() == (-7.5, 352.5)
+    assert axis.get_xlim() == (-187.5, 172.5)
     (lines,) = axis.collections
     # The line is drawn twice, so that it also shows at the left edge of the map.
-    np.testing.assert_allclose(lines.get_segments(), [[[350, 10], [359, 20]], [[-10, 10], [-1, 20]]])
+    np.testing.assert_allclose(lines.get_segments(), [[[-190, 10], [-181, 20]], [[170, 10], [179, 20]]])
+
+
+@pytest.mark.parametrize("first", [0.0, 5.0])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_neighbours_across_greenwich_are_drawn_side_by_side(first, stride):
+    """Maps began at Greenwich, so that Europe was cut in two."""
+    grid = Grid(np.array([45.0, -45]), first + np.arange(0, 360, 10.0))
+    rows, columns = on_map(stride, grid)
+    assert columns_of_map(grid)[::stride].tolist() == columns.tolist()
+    for east in (grid.longitude[columns] + 180) % 360 - 180:
+        field = np.where(grid.longitude == east % 360, 1.0, 0) * np.ones((2, 1))
+        if stride == 1:
+            image = draw_map(Figure().subplots(), field, grid, "", 0, 1)
+            west, end, *_ = image.get_extent()
+            assert west + (image.get_array()[0].argmax() + 0.5) * (end - west) / 36 == pytest.approx(east)
+        shown = ColumnDataSource({"spike": [as_bytes(field[np.ix_(rows, columns)], 1, 0)]})
+        style = MapStyle("", "spike", Viridis256, 1.0, 1.0, "", 0)
+        (on,) = map_panels(shown, {"spike": style}, grid, rows, columns, ())
+        (glyph,) = (each.glyph for each in on.renderers if each.glyph.__class__.__name__ == "Image")
+        drawn = glyph.x + (shown.data["spike"][0][0].argmax() + 0.5) * glyph.dw / columns.size
+        assert drawn == pytest.approx(east)
+        assert on.x_range.start <= drawn <= on.x_range.end
 
 
 def test_maps_show_truth_mean_spread_and_members():
@@ -311,9 +339,10 @@ def test_maps_show_truth_mean_spread_and_members():
     }
     assert list(shown) == ["truth", "mean of the members", "spread of the members", "member 0", "member 1"]
     np.testing.assert_allclose(shown["truth"], np.sqrt(18))
-    np.testing.assert_allclose(shown["mean of the members"], speeds.mean(axis=0))
-    np.testing.assert_allclose(shown["spread of the members"], np.abs(speeds[0] - speeds[1]) / np.sqrt(2))
-    np.testing.assert_allclose(shown["member 1"], speeds[1])
+    np.testing.assert_allclose(np.roll(shown["mean of the members"], 4, axis=1), speeds.mean(axis=0))
+    from_greenwich = {title: np.roll(field, 4, axis=1) for title, field in shown.items()}
+    np.testing.assert_allclose(from_greenwich["spread of the members"], np.abs(speeds[0] - speeds[1]) / np.sqrt(2))
+    np.testing.assert_allclose(from_greenwich["member 1"], speeds[1])
     assert "truth" not in {axis.get_title() for axis in forecast_maps(members, None, grid, "x", (), WIND).axes}
 
 

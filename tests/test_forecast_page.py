@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from forecast_pages import CARD, FACTS, GRID, LEADS, forecast_of, speeds_of, wind_of, written
-from report_pages import embedded
+from report_pages import column_at, embedded, from_greenwich
 from typer.testing import CliRunner
 
 import wsdcast
@@ -34,10 +34,13 @@ LIMIT = 5_000_000
 
 
 def unpacked(page: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the images of a page, (field, lead, row, column), from south to north. This undoes ``packed`` as the page does."""
+    """Return the images of a page, (field, lead, row, column), from south to north and from 0 eastward.
+
+    This undoes ``packed`` as the page does.
+    """
     images = np.cumsum(embedded(page)["library"][0]["data"]["bytes"], dtype=np.uint8).reshape(shape)
     images[-len(QUANTILES) :] = np.cumsum(images[-len(QUANTILES) :], axis=0, dtype=np.uint8)
-    return images
+    return from_greenwich(images)
 
 
 def units(page: str) -> dict[str, float]:
@@ -71,13 +74,17 @@ def test_the_first_maps_and_plume_are_of_the_middle_lead_time(page):
     shown, images, unit = models["maps"][0]["data"], unpacked(page, (9, LEADS.size, *GRID.shape)), units(page)
     middle = LEADS.size // 2
     for name, field in {"probability": 0, "median": 6, "spread": 3}.items():
-        np.testing.assert_array_equal(shown[name][0], images[field, middle])
-    np.testing.assert_allclose(shown["initial"][0][::-1] * unit["initial"], np.hypot(*wind_of(7)[0, 0]), atol=0.501 * unit["initial"])
+        np.testing.assert_array_equal(from_greenwich(shown[name][0]), images[field, middle])
+    np.testing.assert_allclose(
+        from_greenwich(shown["initial"][0][::-1]) * unit["initial"], np.hypot(*wind_of(7)[0, 0]), atol=0.501 * unit["initial"]
+    )
     assert models["lead"][0]["value"] == "18 h, valid 2026-11-28 18 UTC"
     place, plume = models["place"][0]["data"], models["plume"][0]["data"]
-    row, column = np.abs(GRID.latitude - place["y"][0]).argmin(), int(place["x"][0] / 22.5)
+    row, column = np.abs(GRID.latitude - place["y"][0]).argmin(), column_at(place["x"][0])
     assert (GRID.latitude[row], GRID.longitude[column]) == (56.25, 337.5)
-    assert place["point"][0] == (GRID.shape[0] - 1 - row) * GRID.shape[1] + column  # rows are counted from the south
+    assert place["x"][0] == -22.5
+    # Rows are counted from the south, and columns from 180 W.
+    assert place["point"][0] == (GRID.shape[0] - 1 - row) * GRID.shape[1] + column - 8
     expected = np.quantile(speeds_of(wind_of())[..., row, column], QUANTILES, axis=0)
     for share, values in zip(QUANTILES, expected, strict=True):
         np.testing.assert_allclose(plume[f"q{100 * share:.0f}"], values, atol=0.501 * unit["quantiles"])
@@ -137,13 +144,13 @@ def test_points_are_left_out_if_the_page_would_be_too_large(tmp_path, monkeypatc
     stride = int(re.search(r"To keep the page small, it has one of (\d) by \1 points of the grid", page)[1])
     (products,) = read_products(forecast_of(wind_of()), 0, THRESHOLDS)
     assert stride == 2
-    np.testing.assert_array_equal(products.columns, np.arange(0, 16, stride))
+    np.testing.assert_array_equal(products.columns, [8, 10, 12, 14, 0, 2, 4, 6])
     assert set(np.diff(products.rows)) == {stride}
     median = np.median(speeds_of(wind_of()), axis=0)[:, products.rows[:, None], products.columns]
     np.testing.assert_allclose(products.quantiles[2], median, rtol=1e-6)
     assert len(packed(products.images)) == 9 * LEADS.size * products.rows.size * products.columns.size
     monkeypatch.setattr(shown_products, "LARGEST_RATIO", 1)
-    np.testing.assert_array_equal(read_products(forecast_of(wind_of()), 0, THRESHOLDS)[0].columns, np.arange(0, 16, 3))
+    np.testing.assert_array_equal(read_products(forecast_of(wind_of()), 0, THRESHOLDS)[0].columns, [8, 11, 14, 1, 4, 7])
 
 
 def smooth_wind(grid: Grid, leads: int, members: int) -> np.ndarray:
@@ -170,7 +177,13 @@ def test_the_page_has_less_than_5_mb(kind, whole, tmp_path):
 
 @pytest.mark.parametrize(
     ("threshold", "words"),
-    [(10.8, "10.8 m/s (Beaufort 6)"), (32.7, "32.7 m/s (Beaufort 12)"), (15.0, "15 m/s"), (0.3, "0.3 m/s (Beaufort 1)")],
+    [
+        (10.8, "10.8 m/s (Beaufort 6)"),
+        (32.7, "32.7 m/s (Beaufort 12)"),
+        (15.0, "15 m/s"),
+        (25 * 1852 / 3600, "12.86 m/s (25 kn)"),
+        (0.3, "0.3 m/s (Beaufort 1)"),
+    ],
 )
 def test_thresholds_in_words(threshold, words):
     assert _threshold_in_words(threshold) == words
@@ -238,7 +251,7 @@ def test_the_command_finds_what_lies_next_to_the_store(tmp_path):
     for name, fact in facts.items():
         assert f"<dt>{name}</dt><dd>{fact}</dd>" in page
     assert "- Trained on: &lt;wind&gt;" in page
-    initial = embedded(page)["maps"][0]["data"]["initial"][0][::-1] * units(page)["initial"]
+    initial = from_greenwich(embedded(page)["maps"][0]["data"]["initial"][0][::-1]) * units(page)["initial"]
     np.testing.assert_allclose(initial, np.hypot(*wind_of(7, 2)[0, 1]), atol=0.501 * units(page)["initial"])
     assert len(coast(page)) > 100
 
@@ -260,7 +273,7 @@ def test_the_page_of_a_run_has_its_own_analysis_and_model_card(rolled_out, tmp_p
     ):
         state = analysis.sel(time=forecast["time"].values[0])
         speed = np.hypot(*(state[name].values for name in DEFAULT))
-    initial = embedded(page)["maps"][0]["data"]["initial"][0][::-1] * units(page)["initial"]
+    initial = from_greenwich(embedded(page)["maps"][0]["data"]["initial"][0][::-1]) * units(page)["initial"]
     np.testing.assert_allclose(initial, speed, atol=0.501 * units(page)["initial"])
     assert "<pre class=card># tiny" in page
     assert "- Trained on: planet, 2000-01-01T00 to" in page
@@ -281,7 +294,7 @@ def test_an_initial_analysis_on_another_grid_is_shown_at_the_nearest_points(tmp_
     summary = wsdcast.forecast_page(forecast, initial=given)
     page = (tmp_path / "forecast.html").read_text()
     assert "The initial analysis is on another grid" in summary.facts["rounding"]
-    image, unit = embedded(page)["maps"][0]["data"]["initial"][0][::-1], units(page)["initial"]
+    image, unit = from_greenwich(embedded(page)["maps"][0]["data"]["initial"][0][::-1]), units(page)["initial"]
     speed = np.hypot(*wind_of(7, 1, finer)[0, 0])
     at = finer.latitude[np.abs(finer.latitude - GRID.latitude[3]).argmin()], 45.0
     row, column = np.flatnonzero(finer.latitude == at[0])[0], np.flatnonzero(finer.longitude == at[1])[0]
@@ -334,5 +347,6 @@ def test_the_initial_analysis_may_be_in_any_of_several_files(tmp_path):
     states(tmp_path / "analyses/1.nc", ["2026-11-27"])
     states(tmp_path / "analyses/2.nc", ["2026-11-27T18", "2026-11-28"])
     assert wsdcast.forecast_page(forecast, initial=tmp_path / "analyses").facts["initial analysis"] == "shown"
-    initial = embedded(page := (tmp_path / "forecast.html").read_text())["maps"][0]["data"]["initial"][0][::-1] * units(page)["initial"]
+    page = (tmp_path / "forecast.html").read_text()
+    initial = from_greenwich(embedded(page)["maps"][0]["data"]["initial"][0][::-1]) * units(page)["initial"]
     np.testing.assert_allclose(initial, np.hypot(*wind_of(7, 2)[0, 1]), atol=0.501 * units(page)["initial"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import test_forecast_page_variables as several
 from forecast_pages import GRID, LEADS, START, speeds_of, wind_of, written
-from report_pages import CHROMIUM, embedded, in_chromium
+from report_pages import CHROMIUM, column_at, embedded, in_chromium
 
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.report.forecast_page import write_forecast_page
@@ -64,8 +64,8 @@ def image(tab, name: str) -> np.ndarray:
 def chosen(tab) -> tuple[int, int]:
     """Return row and column of the chosen place."""
     place = tab.evaluate(f"{MODEL.format('place')}.data")
-    row, column = np.abs(GRID.latitude - place["y"][0]).argmin(), np.abs(GRID.longitude - place["x"][0]).argmin()
-    assert (GRID.latitude[row], GRID.longitude[column]) == (place["y"][0], place["x"][0])
+    row, column = np.abs(GRID.latitude - place["y"][0]).argmin(), column_at(place["x"][0])
+    assert (GRID.latitude[row], (GRID.longitude[column] + 180) % 360 - 180) == (place["y"][0], place["x"][0])
     return int(row), int(column)
 
 
@@ -184,7 +184,7 @@ def test_another_variable_has_its_own_maps_and_plume(browser, tmp_path):
         (text,) = tab.locator(".bk-tooltip-content").all_inner_texts()
         found = re.search(rf"longitude:\s+(.+)°, (.+)°.*median:\s+(.+) {units}\s", text, re.DOTALL).groups()
         latitude, longitude, median = map(float, found)
-        row, column = np.abs(GRID.latitude - latitude).argmin(), np.abs(GRID.longitude - longitude).argmin()
+        row, column = np.abs(GRID.latitude - latitude).argmin(), column_at(longitude)
         at_place, tolerance = values[:, :, row, column], float(values.max() - values.min()) / 254 + 0.06
         assert median == pytest.approx(np.median(at_place[:, 3]), abs=tolerance)
         tab.mouse.click(x, y)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from forecast_pages import LEADS, START
-from report_pages import GRID, embedded
+from report_pages import GRID, column_at, embedded, from_greenwich
 
 import wsdcast
 from wsdcast.data.sources.foreign_forecasts import StoredForecast
@@ -46,7 +46,7 @@ def shown(channels: dict[str, np.ndarray]) -> list[tuple[np.ndarray, str, int]]:
         found.append((np.hypot(*(channels[name] for name in DEFAULT)), "m/s", len(THRESHOLDS)))
     if UPPER[0] in channels:
         found.append((np.hypot(*(channels[name] for name in UPPER)), "m/s", 0))
-    return found + [(channels[name], units, 0) for name, units in (("2m_temperature", "K"), ("geopotential@500", "m2 s-2"))]
+    return [*found, (channels["2m_temperature"] - 273.15, "°C", 0), (channels["geopotential@500"] / 9.80665, "gpm", 0)]
 
 
 @pytest.mark.parametrize("without", [(), DEFAULT], ids=["with 10 m wind", "without"])
@@ -60,53 +60,55 @@ def test_every_variable_has_maps_and_plumes_to_the_stated_rounding(tmp_path, wit
     page = (tmp_path / "p.html").read_text()
     assert "<h1>Forecast from 2026-11-28 00 UTC</h1>" in page
     labels = re.findall(r"<option value=\d>([^<]*)</option>", page)
-    expected = ["10 m wind speed", "wind speed at 250 hPa", "2 metre air temperature", "geopotential at 500 hPa"][bool(without) :]
+    expected = ["10 m wind speed", "wind speed at 250 hPa", "2 m air temperature", "geopotential height at 500 hPa"][bool(without) :]
     assert labels == expected
     assert page.count("<article") == len(labels)
     models = embedded(page)
     plumes = [each["args"] for each in models["CustomJS"] if "plume" in each["args"]]
     assert len(models["library"]) == len(plumes) == len(models["maps"]) == len(models["plume"]) == len(labels)
     assert len(models.get("threshold", [])) == (not without)
-    roundings = re.findall(r"(\w+) (?:are rounded to 1 %, speeds|are rounded) to ([\d.e+]+) ([^,]*), the spread to ([\d.e+]+)", page)
+    roundings = re.findall(
+        r"(\w+) (?:are rounded to 1 %, speeds|are rounded) to ([\d.e+]+) ([^,]*), the spread to ([\d.e+]+) (.*?)\.<", page
+    )
     for number, (values, units, thresholds) in enumerate(shown(channels)):
         unit, base = plumes[number]["unit"], plumes[number]["base"]
         packed = models["library"][number]["data"]["bytes"]
         images = np.cumsum(packed, dtype=np.uint8).reshape(thresholds + 6, LEADS.size, *GRID.shape)
         images[-5:] = np.cumsum(images[-5:], axis=0, dtype=np.uint8)
-        images = images[:, :, ::-1].astype(float)
+        images = from_greenwich(images[:, :, ::-1]).astype(float)
         tolerance = 0.501 * unit + 1e-6 * np.abs(values).max()
         np.testing.assert_allclose(images[-5:] * unit + base, np.quantile(values, QUANTILES, axis=0), atol=tolerance)
         for image, threshold in zip(images[:thresholds], THRESHOLDS, strict=False):
             np.testing.assert_allclose(image, 100 * (values > threshold).mean(axis=0), atol=0.5)
-        assert roundings[number][2] == units
+        assert (roundings[number][2], roundings[number][4]) == (units, {"°C": "K"}.get(units, units))
         assert float(roundings[number][1]) == pytest.approx(unit, rel=0.3)
         spread = values.std(axis=0, ddof=1)
         spread_unit = float(roundings[number][3])
         np.testing.assert_allclose(images[thresholds] * spread_unit, spread, rtol=0.06, atol=spread_unit)
-        names = {"median", "spread"} | ({"probability"} if thresholds else set()) | ({"initial"} if units != "m2 s-2" else set())
+        names = {"median", "spread"} | ({"probability"} if thresholds else set()) | ({"initial"} if units != "gpm" else set())
         assert set(models["maps"][number]["data"]) == names
         plume, place = models["plume"][number]["data"], models["place"][number]["data"]
-        at = np.abs(GRID.latitude - place["y"][0]).argmin(), np.abs(GRID.longitude - place["x"][0]).argmin()
+        at = np.abs(GRID.latitude - place["y"][0]).argmin(), column_at(place["x"][0])
         np.testing.assert_allclose(plume["q90"], np.quantile(values[:, :, at[0], at[1]], 0.9, axis=0), atol=tolerance)
-        if units == "K":
-            assert base == 200
-            image = models["maps"][number]["data"]["initial"][0][::-1]
+        if units == "°C":
+            assert base == pytest.approx(200 - 273.15)
+            image = from_greenwich(models["maps"][number]["data"]["initial"][0][::-1])
             assert image[0, 0] == 0
-            hover = [each["args"] for each in models["CustomJSHover"] if each["args"]["symbol"] == "K"]
+            hover = [each["args"] for each in models["CustomJSHover"] if each["args"]["symbol"] == "°C"]
             of_initial = hover[-1]
             np.testing.assert_allclose(
-                image * of_initial["unit"] + of_initial["base"], initial["2m_temperature"], atol=0.501 * of_initial["unit"]
+                image * of_initial["unit"] + of_initial["base"], initial["2m_temperature"] - 273.15, atol=0.501 * of_initial["unit"]
             )
 
 
 def test_a_single_variable_has_no_selector(tmp_path):
     channels = {"2m_temperature": fields()["2m_temperature"]}
     said = write_forecast_page(tmp_path / "p.html", forecast_of(channels), facts={})
-    assert re.fullmatch(r"Values are rounded to [\d.]+ K, the spread to [\d.]+ K\.", said)
+    assert re.fullmatch(r"Values are rounded to [\d.]+ °C, the spread to [\d.]+ K\.", said)
     page = (tmp_path / "p.html").read_text()
     assert "<article" not in page
     assert "<option" not in page
-    assert "2 metre air temperature. Choose a place" in page
+    assert "2 m air temperature. Choose a place" in page
 
 
 def test_many_variables_share_the_room(tmp_path, monkeypatch):

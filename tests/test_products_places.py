@@ -33,6 +33,7 @@ from wsdcast.output.observations import read_observations
 from wsdcast.output.places import Places, interpolation, read_cells, read_places
 from wsdcast.output.plumes import plume_paths
 from wsdcast.report import style
+from wsdcast.report.subjects import WIND
 from wsdcast.runs.artefact import partial_of
 from wsdcast.runs.errors import UserError
 
@@ -164,8 +165,8 @@ def test_the_table_has_the_products_of_wind_interpolated_to_the_places(forecast,
     states = interpolation(record.grid.latitude, record.grid.longitude, place, "")(states)[..., 0]
     threshold = np.quantile(np.hypot(states[:, 0], states[:, 1]), 0.9)
     assert value("speed", "climate probability", level=0.9, threshold=threshold) == pytest.approx(float(share_above(speed, threshold)[row]))
-    # All of one place: 3 of mean and spread each, 6 quantiles, 3 probabilities, 1 of climate, 2 of direction; and at 9 of 10 lead times 4.
-    assert len(table) == 3 * 2 * (10 * 18 + 9 * 4)
+    # All of one place: 3 of mean and spread each, 6 quantiles, 3 probabilities, 1 of climate, 3 of direction; and at 9 of 10 lead times 4.
+    assert len(table) == 3 * 2 * (10 * 19 + 9 * 4)
 
 
 def test_parquet_has_the_same_table(forecast, tmp_path):
@@ -189,21 +190,21 @@ def test_parquet_without_pyarrow_is_one_line(forecast, tmp_path, monkeypatch):
 def test_plumes_are_of_the_last_initial_time_at_the_place(forecast, tmp_path, monkeypatch):
     drawn = []
     draw = plumes.plume
-    monkeypatch.setattr(plumes, "plume", lambda *arguments, start: drawn.append((*arguments, start)) or draw(*arguments, start=start))
+    monkeypatch.setattr(plumes, "plume", lambda *arguments: drawn.append(arguments) or draw(*arguments))
     of_killed = partial_of(tmp_path / "p-plumes")
     of_killed.mkdir()
     for name in ("p-A.png", "p-C.png"):
         (of_killed / name).write_text("cut sho")
     wsdcast.products(forecast, tmp_path / "p.csv", at=written(tmp_path / "a.csv", "name,latitude,longitude\nA,22.5,45\nB,0,337.5\n"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "p-A.png", "p-B.png", "p.csv"]
-    for (bands, truth, leads, title, start), at, name in zip(drawn, [(22.5, 45), (0, 337.5)], "AB", strict=True):
+    for (bands, truth, leads, title, of, start), at, name in zip(drawn, [(22.5, 45), (0, 337.5)], "AB", strict=True):
         members = speed_of(made().isel(time=1).sel(latitude=at[0], longitude=at[1]))
         np.testing.assert_allclose(bands, members.quantile(QUANTILES, "number"), rtol=1e-5)
         assert np.isnan(truth).all()
         np.testing.assert_array_equal(leads, LEADS)
         assert title.startswith(name)
         assert title.endswith("bilinear, from 2020-02-02 00 UTC")
-        assert start == np.datetime64("2020-02-02T00")
+        assert (of, start) == (WIND, np.datetime64("2020-02-02T00"))
     assert (tmp_path / "p-A.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -70,7 +70,12 @@ def quantities(store: xr.Dataset) -> dict[str, xr.DataArray]:
     return found
 
 
-OF_WIND = {"speed_probability", "direction", "direction_share"}
+def as_shown(name: str, values: xr.DataArray) -> xr.DataArray:
+    """Values of a quantity in the units of tables and plumes: degrees Celsius, and geopotential height in m."""
+    return {"t2m": values - 273.15, "z_500": values / 9.80665}.get(name, values)
+
+
+OF_WIND = {"speed_probability", "direction", "direction_share", "direction_mean"}
 
 
 @pytest.mark.parametrize("without", [(), DEFAULT], ids=["with 10 m wind", "without"])
@@ -155,17 +160,23 @@ def test_the_table_and_the_plumes_have_every_variable(forecast, tmp_path, monkey
     assert set(table["variable"]) == {*members, "direction"}
     for name, values in members.items():
         chosen = table[(table["variable"] == name) & (table["statistic"] == "mean")]
-        np.testing.assert_allclose(chosen["value"], values.mean("number"), rtol=1e-5)
+        np.testing.assert_allclose(chosen["value"], as_shown(name, values.mean("number")), rtol=1e-5, atol=1e-4)
         median = table[(table["variable"] == name) & (table["statistic"] == "quantile") & (table["level"] == 0.5)]
-        np.testing.assert_allclose(median["value"], values.median("number"), rtol=1e-5)
-    units = table.groupby("variable")["units"].first()
-    assert (units["t2m"], units["z_500"], units["speed_250"], units["direction"]) == ("K", "m2 s-2", "m s-1", "degree")
+        np.testing.assert_allclose(median["value"], as_shown(name, values.median("number")), rtol=1e-5, atol=1e-4)
+        spread = table[(table["variable"] == name) & (table["statistic"] == "spread")]
+        scale = 9.80665 if name == "z_500" else 1
+        np.testing.assert_allclose(spread["value"], values.std("number", ddof=1) / scale, rtol=1e-5)
+    units = table.groupby(["variable", "statistic"])["units"].first()
+    for statistic in ("mean", "quantile", "spread"):
+        expected = ("K" if statistic == "spread" else "degC", "gpm", "m s-1")
+        assert tuple(units[[("t2m", statistic), ("z_500", statistic), ("speed_250", statistic)]]) == expected
+    assert tuple(units["direction"][["mean", "mode", "share of mode"]]) == ("degree", "degree", "1")
     ((bands, subjects, _, title, _),) = drawn
     assert title.startswith("A (")
-    labels = ["10 m wind speed", "wind speed at 250 hPa", "2 metre air temperature", "geopotential at 500 hPa"]
-    assert [subject.label for subject in subjects] == labels
+    labels = ["10 m wind speed", "wind speed at 250 hPa", "2 m air temperature", "geopotential height at 500 hPa"]
+    assert [subject.value_label for subject in subjects] == labels
     for values, name in zip(bands, ("speed", "speed_250", "t2m", "z_500"), strict=True):
-        np.testing.assert_allclose(values, members[name].quantile(QUANTILES, "number"), rtol=1e-5)
+        np.testing.assert_allclose(values, as_shown(name, members[name].quantile(QUANTILES, "number")), rtol=1e-5, atol=1e-4)
 
 
 def test_a_variable_that_cannot_be_read_is_left_out_and_named(tmp_path):

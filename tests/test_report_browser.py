@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_pages import CHROMIUM, FACTS, GRID, NAMES, embedded, in_chromium, random_fields, random_scores, written
+from report_pages import CHROMIUM, FACTS, GRID, NAMES, column_at, embedded, in_chromium, random_fields, random_scores, written
 
 from wsdcast.verification.metrics import BOTH
 
@@ -96,9 +96,9 @@ def test_the_plume_is_that_of_the_clicked_place(opened):
         opened.mouse.click(*point_at(opened, figure, 0.3 + 0.05 * figure, 0.4))
         opened.wait_for_timeout(200)
         place = opened.evaluate(f"{MODEL.format('place')}.data")
-        row, column = np.abs(GRID.latitude - place["y"][0]).argmin(), np.abs(GRID.longitude - place["x"][0]).argmin()
-        assert (GRID.latitude[row], GRID.longitude[column]) == (place["y"][0], place["x"][0])
-        assert 60 < place["x"][0] < 300
+        row, column = np.abs(GRID.latitude - place["y"][0]).argmin(), column_at(place["x"][0])
+        assert (GRID.latitude[row], (GRID.longitude[column] + 180) % 360 - 180) == (place["y"][0], place["x"][0])
+        assert -120 < place["x"][0] < 120
         assert 0 < place["y"][0] < 60
         shown = opened.evaluate(series)
         members, truth = random_fields(GRID, 3)(1)
@@ -132,7 +132,7 @@ def test_tooltips_show_the_values_under_the_pointer(opened):
         numbers = r"longitude:\s+(.+)°, (.+)°\s+truth:\s+(.+) m/s\s+mean:\s+(.+) m/s\s+spread"
         latitude, longitude, *speeds = map(float, re.search(numbers, tooltip(3, x, y)).groups())
         assert latitude * (0.4 - y) > 0  # north is up
-        at = np.abs(GRID.latitude - latitude).argmin(), np.abs(GRID.longitude - longitude).argmin()
+        at = np.abs(GRID.latitude - latitude).argmin(), column_at(longitude)
         np.testing.assert_allclose(speeds, [truth[at], members.mean(axis=0)[at]], atol=0.15)
     assert re.search(r"median:\s+\d+\.\d m/s", tooltip(9, 0.5, 0.5))
     assert re.search(r"u: \d\.\d\d", tooltip(10, 0.5, 0.5))

@@ -6,13 +6,13 @@ import re
 
 import numpy as np
 import pytest
-from report_pages import CHROMIUM, GRID, in_chromium, random_scores, written
+from report_pages import CHROMIUM, GRID, column_at, in_chromium, random_scores, written
 
 from wsdcast.data.variables import DEFAULT, variable
 
 NAMES = (*DEFAULT, "2m_temperature", "geopotential@500")
 SCALES = {"2m_temperature": (280, 8), "geopotential@500": (55_000, 900)}
-SUBJECTS = {0: "10 m wind speed", 1: "2 metre air temperature", 2: "geopotential at 500 hPa"}
+SUBJECTS = {0: "10 m wind speed", 1: "2 m air temperature", 2: "geopotential at 500 hPa"}
 
 
 def fields(start: int) -> tuple[np.ndarray, np.ndarray]:
@@ -23,11 +23,12 @@ def fields(start: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shown(subject: int, start: int, lead: int) -> tuple[np.ndarray, np.ndarray]:
-    """Truth and members of a subject, as maps show them."""
+    """Truth and members of a subject, as maps show them: m/s, degrees Celsius, gpm."""
     members, truth = fields(start)
     if not subject:
         return np.hypot(truth[lead, 0], truth[lead, 1]), np.hypot(members[:, lead, 0], members[:, lead, 1])
-    return truth[lead, 1 + subject], members[:, lead, 1 + subject]
+    scale, shift = {1: (1, 273.15), 2: (9.80665, 0)}[subject]
+    return (truth[lead, 1 + subject] - shift) / scale, (members[:, lead, 1 + subject] - shift) / scale
 
 
 @pytest.fixture(scope="module")
@@ -79,20 +80,20 @@ def test_the_selector_changes_maps_and_scores_to_the_variable(opened, scores):
         opened.wait_for_timeout(200)
         heights = [opened.locator(f"#subject{number}").bounding_box()["height"] for number in SUBJECTS]
         assert [height > 500 for height in heights] == [number == subject for number in SUBJECTS]
-        units = {0: "m/s", 1: "K", 2: "m2 s-2"}[subject]
+        units = {0: "m/s", 1: "°C", 2: "gpm"}[subject]
         # The map under the pointer: its values are those of the variable, to the rounding of the page.
         numbers = rf"longitude:\s+(.+)°, (.+)°\s+truth:\s+(.+) {re.escape(units)}\s+mean:\s+(.+) {re.escape(units)}\s+spread"
         latitude, longitude, *values = map(float, re.search(numbers, tooltip_of_a_map(opened, subject)).groups())
-        row, column = np.abs(GRID.latitude - latitude).argmin(), np.abs(GRID.longitude - longitude).argmin()
+        row, column = np.abs(GRID.latitude - latitude).argmin(), column_at(longitude)
         truth, members = shown(subject, 0, 1)
-        span = {0: 30, 1: 80, 2: 9000}[subject]
+        span = {0: 30, 1: 80, 2: 900}[subject]
         np.testing.assert_allclose(values, [truth[row, column], members.mean(axis=0)[row, column]], atol=span / 200)
         # The table of scores: the first cells are CRPS at 6 h.
         name = {0: "both", 1: "2m_temperature", 2: "geopotential@500"}[subject]
         crps = float(scores["crps_fair"].sel(variable=name, **at)[0])
         text = opened.locator(f"#subject{subject} table").first.inner_text()
         assert f"{crps:.3f}" in text if not subject else f"{crps:.4g}" in text
-        assert units in text
+        assert {0: "m/s", 1: "K", 2: "m2 s-2"}[subject] in text
 
 
 @in_chromium
@@ -103,8 +104,8 @@ def test_the_controls_of_a_variable_move_its_own_maps(opened):
     opened.locator("#subject1 .noUi-handle").press("ArrowRight")
     opened.wait_for_timeout(300)
     text = tooltip_of_a_map(opened, 1)
-    latitude, longitude, value = map(float, re.search(r"longitude:\s+(.+)°, (.+)°\s+truth:\s+(.+) K", text).groups())
-    row, column = np.abs(GRID.latitude - latitude).argmin(), np.abs(GRID.longitude - longitude).argmin()
+    latitude, longitude, value = map(float, re.search(r"longitude:\s+(.+)°, (.+)°\s+truth:\s+(.+) °C", text).groups())
+    row, column = np.abs(GRID.latitude - latitude).argmin(), column_at(longitude)
     assert value == pytest.approx(shown(1, 1, 2)[0][row, column], abs=0.4)
     opened.get_by_label("Variable").select_option(label=SUBJECTS[0])
     opened.wait_for_timeout(200)

@@ -84,7 +84,7 @@ def test_range_of_the_geopotential_is_that_of_its_level():
 
 
 def test_attributes_are_those_of_cf():
-    assert attributes(DEFAULT[0]) == {"standard_name": "eastward_wind", "long_name": "10 metre eastward wind", "units": "m s-1"}
+    assert attributes(DEFAULT[0]) == {"standard_name": "eastward_wind", "long_name": "10 m eastward wind", "units": "m s-1"}
     assert attributes("geopotential@500") == {
         "standard_name": "geopotential",
         "long_name": "geopotential at 500 hPa",

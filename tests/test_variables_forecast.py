@@ -278,7 +278,7 @@ def test_the_headline_is_that_of_the_recipe(run, tmp_path):
     """Without one it is the 10 m wind."""
     scores = xr.load_dataset(run / "scores.nc", decode_timedelta=True)
     of_wind = wsdcast.score(run=run)
-    assert of_wind.facts["scores below"] == "10 metre wind, m s-1"  # there are other variables too
+    assert of_wind.facts["scores below"] == "10 m wind, m s-1"  # there are other variables too
     assert of_wind.scores[0]["rmse"] == float(scores["rmse"].sel(variable="both", region="globe", forecast="wsdcast")[0])
     recipe = tmp_path / "r.yaml"
     recipe.write_text(TINY + "score: {headline: 2m_temperature}\n")
@@ -289,7 +289,7 @@ def test_the_headline_is_that_of_the_recipe(run, tmp_path):
             (copy / path.name).symlink_to(path)
     of_temperature = wsdcast.score(recipe, copy)
     assert of_temperature.scores[0]["rmse"] == float(scores["rmse"].sel(variable="2m_temperature", region="globe", forecast="wsdcast")[0])
-    assert of_temperature.facts["scores below"] == "2 metre air temperature, K"
+    assert of_temperature.facts["scores below"] == "2 m air temperature, K"
     recipe.write_text(TINY + "score: {headline: nothing}\n")
     with pytest.raises(UserError, match=r"score\.headline: nothing was not scored"):
         wsdcast.score(recipe, copy)

@@ -57,5 +57,7 @@ GridInTimeOption = Annotated[
     GridName | None, typer.Option(help="Flow times between which the solver steps.", show_default="the recipe's: uniform")
 ]
 MemberSeedOption = Annotated[int | None, typer.Option(help="Seed of the members' noise.", show_default="the recipe's: 0")]
-ThresholdsOption = Annotated[Any, listed("Speeds of the 10 m wind in m/s.", "10.8,17.2,24.5, where Beaufort 6, 8, 10 begin")]
+ThresholdsOption = Annotated[
+    Any, listed("Speeds of the 10 m wind in m/s, or with a unit, as 25kn.", "10.8,17.2,24.5, where Beaufort 6, 8, 10 begin")
+]
 SeedsOption = Annotated[Any, listed("Seeds of training.", "the recipe's: 0,1,2")]

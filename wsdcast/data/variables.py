@@ -12,6 +12,7 @@ wind on pressure levels reaches beyond 150 m s-1 in the polar night of the strat
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -184,16 +185,24 @@ def physical_range(name: str) -> tuple[float, float]:
 
 
 def long_name(name: str) -> str:
-    """Return the name of a channel in words, such as ``10 metre eastward wind`` and ``geopotential at 500 hPa``."""
+    """Return the name of a channel in words, such as ``10 m eastward wind`` and ``geopotential at 500 hPa``.
+
+    Labels and CF attributes have these words.
+    """
     base, level = name_and_level(name)
     entry = VARIABLES[base]
-    words = f"{entry.height:g} metre {entry.standard_name}" if entry.height is not None else base
+    words = f"{entry.height:g} m {entry.standard_name}" if entry.height is not None else re.sub(r"_(\d+)hr$", r" in \1 h", base)
     return words.replace("_", " ") + ("" if level is None else f" at {level} hPa")
 
 
 def units_in_words(name: str) -> str:
     """Return the units of a channel as messages and figures have them."""
-    return variable(name).units.replace("m s-1", "m/s")
+    return in_words(variable(name).units)
+
+
+def in_words(units: str) -> str:
+    """Return units as messages and figures have them, such as ``m/s`` and ``°C``."""
+    return re.sub(r" (\w+)-1$", r"/\1", units).replace("degC", "°C")
 
 
 def short_name(name: str) -> str:

@@ -62,7 +62,7 @@ NAMES = {"wind_speed": "wind speed", "both": "wind", "vector": "wind vector"}
 
 
 def name_in_words(name: str) -> str:
-    """Return a channel, or a name of a :class:`Wind`, in words, such as ``10 metre wind`` for ``both``."""
+    """Return a channel, or a name of a :class:`Wind`, in words, such as ``10 m wind`` for ``both``."""
     for word, text in NAMES.items():
         if word in name:
             u = DEFAULT[0] if name == word else name.replace(word, "u_component_of_wind")

@@ -88,6 +88,9 @@ def attributes_of(name: str, choice: Choice) -> dict[str, Any]:
     if name == "direction":
         text = f"direction from which the 10 m wind of most members comes, centre of one of {SECTORS} sectors; calm below {CALM} m s-1"
         return {"standard_name": "wind_from_direction", "long_name": text, "units": "degree", "cell_methods": "realization: mode"}
+    if name == "direction_mean":
+        text = f"direction from which the mean 10 m wind of the members comes; calm below {CALM} m s-1"
+        return {"standard_name": "wind_from_direction", "long_name": text, "units": "degree"}
     if name == "direction_share":
         text = "share of all members whose wind comes from the sector of direction"
         return {"long_name": text, "units": "1", "cell_methods": "realization: mean"}

@@ -68,7 +68,8 @@ def products_of(fields: Field, choice: Choice) -> dict[str, Field]:
         (:func:`wsdcast.output.quantities.quantities_of`), here u, ``u_mean``, ``u_spread`` (standard deviation, NaN with one member) and
         ``u_quantile`` (quantile, *space). With a 10 m wind also ``speed_probability`` (threshold, *space) and
         ``speed_climate_probability`` (climate_quantile, *space), shares of the members above each threshold; ``direction``, the centre of
-        the sector from which the wind of most members comes, in degrees, and ``direction_share``, their share of all members.
+        the sector from which the wind of most members comes, in degrees, ``direction_share``, their share of all members, and
+        ``direction_mean``, the direction from which their mean wind comes.
     """
     kept = remaining(fields)
     count = int(kept.sum())
@@ -84,6 +85,7 @@ def products_of(fields: Field, choice: Choice) -> dict[str, Field]:
         wind = wind_in(fields, choice)
         products |= exceeding(speed_of(wind), choice, "speed")
         products["direction"], products["direction_share"] = most_likely_direction(wind)
+        products["direction_mean"] = direction_of(products["u_mean"], products["v_mean"])
     return {name: values.astype(np.float32) for name, values in products.items()}
 
 
@@ -112,6 +114,12 @@ def exceeding(speed: Field, choice: Choice, name: str) -> dict[str, Field]:
         of_climate = [np.where(np.isnan(threshold), np.nan, share_above(speed, threshold)) for threshold in choice.climate]
         shares[f"{name}_climate_probability"] = np.array(of_climate, dtype=np.float32)
     return shares
+
+
+def direction_of(u: Field, v: Field) -> Field:
+    """Return the direction from which a wind comes, in degrees clockwise from north in [0, 360); NaN below :data:`CALM`."""
+    angle = (np.rad2deg(np.arctan2(-u, -v)) % 360).astype(np.float32) % 360  # again, because rounding may end at 360
+    return np.where(np.hypot(u, v) >= CALM, angle, np.nan)
 
 
 def most_likely_direction(wind: Field) -> tuple[Field, Field]:

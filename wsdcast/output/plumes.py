@@ -46,14 +46,17 @@ def write_plumes(paths: list[Path], read: Callable[[slice], Field], fields: Fiel
     products = xr.concat([block for _, block in blocks], LEAD)
     short_names = {quantity.variable: quantity.name for quantity in quantities_of(fields.variables)}
     subjects = subjects_of(fields.variables)
-    bands = [products[f"{short_names[subject.speed]}_quantile"].transpose("quantile", LEAD, "place").values for subject in subjects]
+    bands = [
+        subject.display.of(products[f"{short_names[subject.speed]}_quantile"].transpose("quantile", LEAD, "place").values)
+        for subject in subjects
+    ]
     start = fields.times[-1]
     no_truth = np.full(fields.leads.size, np.nan)
     for number, path in enumerate(paths):
         where = place(places.latitude[number], places.longitude[number])
         title = f"{places.name[number]} ({where}), bilinear, from {str(start.astype('datetime64[h]')).replace('T', ' ')} UTC"
         if fields.variables == DEFAULT:
-            figure = plume(bands[0][..., number], no_truth, fields.leads, title, start=start)
+            figure = plume(bands[0][..., number], no_truth, fields.leads, title, subjects[0], start)
         else:
             figure = meteogram([of_subject[..., number] for of_subject in bands], subjects, fields.leads, title, start)
         style.save(figure, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ import xarray as xr
 
 from wsdcast.data.sources.foreign_forecasts import addresses_of
 from wsdcast.data.sources.opening import addresses
+from wsdcast.data.sources.units import size_of_speed
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.variables import DEFAULT
 from wsdcast.output import climate, tables
@@ -43,7 +45,7 @@ def products(
     out: str | Path | None = None,
     *,
     to: Literal["netcdf", "zarr"] | None = None,
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[float | str] | None = None,
     quantiles: Sequence[float] | None = None,
     window_hours: float | None = None,
     climatology: str | Path | None = None,
@@ -62,7 +64,8 @@ def products(
         out: file or store to write; default ``products.nc``, ``products.zarr`` or, with ``at``, ``products.csv``. The suffix of a table of
             places, .csv or .parquet, gives its format.
         to: format of fields; default ``netcdf``.
-        thresholds: 10 m wind speeds in m s-1 of which the probability of exceeding is computed; default: where Beaufort 6, 8 and 10 begin.
+        thresholds: 10 m wind speeds of which the probability of exceeding is computed, in m s-1, or texts with a unit, as ``25kn``;
+            default: where Beaufort 6, 8 and 10 begin.
         quantiles: of each variable and wind speed over the members; default 0.1, 0.25, 0.5, 0.75 and 0.9.
         window_hours: length of a window. The probability that the maximum of 10 m wind speed over it exceeds the thresholds is added.
         climatology: an ``analysis.zarr``, or analyses that ``wsdcast prepare`` reads. Their quantiles at each point are thresholds too:
@@ -115,7 +118,7 @@ def products(
     summary.facts["thresholds"] = f"{', '.join(f'{threshold:g}' for threshold in choice.thresholds)} m/s"
     if tuple(choice.thresholds) == THRESHOLDS:
         summary.facts["thresholds"] += ", where Beaufort 6, 8 and 10 begin (WMO-No. 306)"
-    summary.facts["direction"] = f"the sector of eight with most members; calm below {CALM} m/s"
+    summary.facts["direction"] = f"the sector of eight with most members, and that of the mean wind; calm below {CALM} m/s"
     return summary
 
 
@@ -127,21 +130,40 @@ def require_no_wind(forecast: str, options: Mapping[str, object]) -> None:
 
 
 def in_order(option: str, values: Sequence[float | str], high: float = np.inf) -> tuple[float, ...]:
-    """Return the values of an option in increasing order, each once.
+    """Return the values of an option in increasing order, each once; without a bound they are speeds, in m/s.
 
     Raises:
         UserError: if they are no list, if there is none, or if one is not a number from 0 to ``high``.
     """
     is_list = isinstance(values, Iterable) and not isinstance(values, str)
     try:
-        numbers = tuple(sorted({float(value) for value in values})) if is_list else ()
+        number = _speed if high == np.inf else float
+        numbers = tuple(sorted({number(value) for value in values})) if is_list else ()
     except (TypeError, ValueError):
         numbers = ()
     if not numbers or not all(0 <= number <= high and np.isfinite(number) for number in numbers):
         given = f"{','.join(map(str, values))}: expected" if is_list else f"{values!r}: expected a list of"
-        expected = "of 0 or more, in m/s, such as 10.8,17.2" if high == np.inf else f"from 0 to {high:g}, such as 0.1,0.9"
+        expected = (
+            "of 0 or more, in m/s, such as 10.8,17.2, or with a unit of speed, such as 25kn"
+            if high == np.inf
+            else f"from 0 to {high:g}, such as 0.1,0.9"
+        )
         raise UserError(f"--{option} {given} numbers {expected}")
     return numbers
+
+
+def _speed(value: float | str) -> float:
+    """Return a speed in m/s. A text may end with a unit that sources may have, such as ``25kn``.
+
+    Raises:
+        ValueError: if it is no number, or has another unit.
+    """
+    parts = re.fullmatch(r"([\d.]+) *([A-Za-z].*)", value.strip()) if isinstance(value, str) else None
+    if parts is None:
+        return float(value)
+    if (size := size_of_speed(parts[2])) is None:
+        raise ValueError(f"no unit of speed: {parts[2]}")
+    return float(parts[1]) * size
 
 
 def _on_grid(

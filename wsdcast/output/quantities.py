@@ -38,9 +38,8 @@ class Quantity(NamedTuple):
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The CF attributes of its values. Heights are in m, as ``10 m eastward wind``."""
-        own = array_attributes(self.variable)
-        return own | {"long_name": own["long_name"].replace(" metre ", " m ")}
+        """The CF attributes of its values."""
+        return array_attributes(self.variable)
 
 
 def quantities_of(names: Sequence[str]) -> list[Quantity]:

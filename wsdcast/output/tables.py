@@ -13,6 +13,7 @@ import xarray as xr
 from wsdcast.output.blocks import COUNTS, LEAD
 from wsdcast.output.places import Places
 from wsdcast.output.quantities import split_product
+from wsdcast.report.display_units import display_of
 from wsdcast.runs.errors import UserError
 
 FORMATS = (".csv", ".parquet")
@@ -50,7 +51,7 @@ def check(path: Path) -> None:
 
 
 def table_of(blocks: Iterable[tuple[np.datetime64, xr.Dataset]], places: Places, climate: xr.DataArray | None) -> pd.DataFrame:
-    """Return the table, with rows in the order of places, initial times, lead times and products.
+    """Return the table, with rows in the order of places, initial times, lead times and products. Values have the units that are shown.
 
     Args:
         blocks: initial time and products (prediction_timedelta, level, place) of some lead times, with all coordinates.
@@ -62,9 +63,15 @@ def table_of(blocks: Iterable[tuple[np.datetime64, xr.Dataset]], places: Places,
             subject, product = split_product(str(name))
             is_direction = subject == "direction"
             frame["variable"] = "direction" if is_direction else "speed" if subject == "window" else subject
-            statistic = {"": "mode", "share": "share of mode"}[product] if is_direction else product.replace("_", " ")
+            statistic = {"": "mode", "share": "share of mode", "mean": "mean"}[product] if is_direction else product.replace("_", " ")
             frame["statistic"] = f"{statistic} of maximum" if subject == "window" else statistic
-            frame["units"] = array.attrs["units"]
+            display = display_of(array.attrs["units"])
+            if product in ("mean", "quantile"):
+                frame["value"], frame["units"] = display.of(frame["value"]), display.units
+            elif product == "spread":
+                frame["value"], frame["units"] = display.of_differences(frame["value"]), display.difference_units
+            else:  # a share or a direction
+                frame["units"] = array.attrs["units"]
             frame["order"], frame["initial_time"] = order, time
             frame["members"] = block["window_members" if subject == "window" else "members"].sel({LEAD: frame[LEAD].values}).values
             if "climate_quantile" in array.dims:

@@ -14,7 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.store.forecasts import loaded
 from wsdcast.data.store.zarr_store import open_store
-from wsdcast.report.maps import Lines, draw_map
+from wsdcast.report.maps import Lines, columns_of_map, draw_map
 from wsdcast.report.panels import time_in_words
 from wsdcast.report.style import LOOK
 from wsdcast.report.subjects import subject
@@ -65,6 +65,7 @@ def animate(forecast: Path, truth: Truth, path: Path, row: int, lines: Lines, he
         panels = {"truth": np.concatenate([first_state, true])} | panels
 
     low, top = (0.0 if shown.is_wind else float(np.quantile(first_state, 0.005))), float(np.quantile(first_state, 0.995))
+    columns = columns_of_map(truth.grid)
     hours = [0, *(leads // np.timedelta64(1, "h"))]
     figure = Figure(figsize=(8, 4.4))
     axes = figure.subplots(2, 2).ravel()
@@ -73,7 +74,7 @@ def animate(forecast: Path, truth: Truth, path: Path, row: int, lines: Lines, he
     ]
     for axis in axes[len(panels) :]:
         axis.axis("off")
-    label = "wind speed (m/s)" if shown.label == "10 m wind speed" else f"{shown.label} ({shown.units})"
+    label = f"{shown.value_label} ({shown.units})"
     figure.colorbar(images[0], ax=list(axes), label=label, shrink=0.8, extend="max" if shown.is_wind else "both")
     title = figure.suptitle(f"{time_in_words(start)} + {hours[-1]} h")
     ConstrainedLayoutEngine().execute(figure)  # once, for the longest title; a figure that has an engine draws each frame twice
@@ -84,7 +85,7 @@ def animate(forecast: Path, truth: Truth, path: Path, row: int, lines: Lines, he
         with writer.saving(figure, path, dpi=160 if is_mp4 else 80):
             for lead in track(range(leads.size + 1), "drawing the animation", leads.size + 1):
                 for image, panel in zip(images, panels.values(), strict=True):
-                    image.set_data(panel[lead])
+                    image.set_data(panel[lead][:, columns])
                 title.set_text(f"{time_in_words(start)} + {hours[lead]} h")
                 writer.grab_frame()
     except subprocess.CalledProcessError as error:

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 from bokeh.events import Tap
-from bokeh.models import ColumnDataSource, CustomJS, TextInput
+from bokeh.models import AdaptiveTicker, ColumnDataSource, CustomJS, CustomJSTickFormatter, Select, TextInput
 from bokeh.plotting import figure as Panel
 from numpy.typing import NDArray
 
 from wsdcast.report.panels import INK, hover, panel
+from wsdcast.report.plume import TIME_LABEL
 from wsdcast.report.style import BLUE, VERMILION, Look
 from wsdcast.report.subjects import Subject
 
-PLACE = (50.0, 330.0)
+PLACE = (50.0, -30.0)
 """Latitude and longitude of the place that is shown first. On the Earth, it is on the storm track of the North Atlantic."""
 MEDIAN: dict[str, Look] = {"median of the members": (BLUE, "solid")}
 """Name and look of the line of a plume."""
@@ -44,7 +45,7 @@ def nearest_known(latitude: NDArray[np.float64], longitude: NDArray[np.float64],
 
     Without a known point all points count. ``known`` says which points have values, (row, column).
     """
-    east = np.abs(longitude - PLACE[1])
+    east = np.abs(longitude - PLACE[1])  # of longitudes in [-180, 180)
     distance = np.abs(latitude - PLACE[0])[:, None] + np.minimum(east, 360 - east)
     row, column = np.unravel_index(np.where(known | (not known.any()), distance, np.inf).argmin(), distance.shape)
     return int(row), int(column)
@@ -76,7 +77,16 @@ def choose_on(
         on.scatter("x", "y", source=place, size=12, fill_color=None, line_color=VERMILION, line_width=2)
 
 
-def plume_panel(series: ColumnDataSource, of: Subject, unit: float, *, alone: bool = False) -> Panel:
+VALID_TIME = """
+const valid = new Date(starts[start ? Number(start.value) : 0] + tick * 86400000).toUTCString()  // Sat, 29 Feb 2020 06:00:00 GMT
+return `${tick}\\n${valid.slice(5, 11)}\\n${valid.slice(17, 22)}`
+"""
+"""Code that labels a lead time in days with the valid time too, as :mod:`wsdcast.report.plume` does."""
+
+
+def plume_panel(
+    series: ColumnDataSource, of: Subject, unit: float, times: NDArray[np.datetime64], start: Select | None = None, *, alone: bool = False
+) -> Panel:
     """Return a figure of the ensemble at one place by lead time.
 
     Args:
@@ -84,10 +94,12 @@ def plume_panel(series: ColumnDataSource, of: Subject, unit: float, *, alone: bo
             is one.
         of: what is shown. The vertical axis of a wind speed begins at zero.
         unit: the values are multiples of this.
+        times: the initial times.
+        start: selector of one of them by its number; without it the first one is shown.
         alone: whether there is only one member. It has a line and no bands.
     """
     digits, units = of.digits_of(unit), of.units
-    on, number = panel(" ", "lead time (days)", f"{of.short_label} ({units})", height=300), "{0." + "0" * digits + "}" if digits else "{0}"
+    on, number = panel(" ", TIME_LABEL, f"{of.short_label} ({units})", height=330), "{0." + "0" * digits + "}" if digits else "{0}"
     for low, high, alpha in () if alone else (("q10", "q90", 0.18), ("q25", "q75", 0.3)):
         on.varea("x", low, high, source=series, fill_color=BLUE, fill_alpha=alpha)
         if len(series.data["x"]) == 1:  # an area needs two points
@@ -104,5 +116,8 @@ def plume_panel(series: ColumnDataSource, of: Subject, unit: float, *, alone: bo
         words.insert(1, ("truth", f"@truth{number} {units}"))
     if of.is_wind:
         on.y_range.start = 0
+    on.xaxis.ticker = AdaptiveTicker(mantissas=[1, 2.5, 5], desired_num_ticks=5, num_minor_ticks=0)
+    starts = times.astype("datetime64[ms]").astype(np.int64).tolist()
+    on.xaxis.formatter = CustomJSTickFormatter(args={"starts": starts, "start": start}, code=VALID_TIME)
     hover(on, [median], words, mode="vline")
     return on

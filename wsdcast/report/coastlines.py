@@ -17,11 +17,10 @@ HUNDREDTH = 0.01
 
 
 def coastlines() -> list[NDArray[np.float64]]:
-    """Return lines (point, longitude and latitude) in degrees. Longitudes are from 0 to 360, and lines are cut where they cross 0 E."""
+    """Return lines (point, longitude and latitude), degrees. Longitudes are from -180 to 180, and lines are cut where they cross 180 E."""
     with as_file(files("wsdcast.report") / "coastlines.npz") as path, np.load(path) as stored:
         points, lengths = stored["points"] * HUNDREDTH, stored["lengths"]
-    points[:, 0] %= 360
-    return [piece for line in np.split(points, np.cumsum(lengths)[:-1]) for piece in _cut(line) if len(piece) > 1]
+    return [piece for line in np.split(points, np.cumsum(lengths)[:-1]) for piece in _cut(line) if np.ptp(piece, axis=0).any()]
 
 
 def coastlines_of(source: str) -> list[NDArray[np.float64]]:
@@ -30,14 +29,14 @@ def coastlines_of(source: str) -> list[NDArray[np.float64]]:
 
 
 def _cut(line: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """Return the pieces of a line between its crossings of 0 E. Each piece ends at the crossing."""
+    """Return the pieces of a line between its crossings of 180 E. Each piece ends at the crossing."""
     pieces, begin = [], line[:0]
     first = 0
     for last in np.flatnonzero(np.abs(np.diff(line[:, 0])) > 180).tolist():
         (longitude, latitude), (next_longitude, next_latitude) = line[last], line[last + 1]
-        edge = 360.0 if longitude > next_longitude else 0.0
-        fraction = (edge - longitude) / (next_longitude + (360 if edge else -360) - longitude)
+        edge = 180.0 if longitude > next_longitude else -180.0
+        fraction = (edge - longitude) / (next_longitude + 2 * edge - longitude)
         crossing = latitude + fraction * (next_latitude - latitude)
         pieces.append(np.concatenate([begin, line[first : last + 1], [[edge, crossing]]]))
-        begin, first = np.array([[360 - edge, crossing]]), last + 1
+        begin, first = np.array([[-edge, crossing]]), last + 1
     return [*pieces, np.concatenate([begin, line[first:]])]

@@ -64,7 +64,7 @@ def some_leads(scores: xr.DataArray | xr.Dataset) -> list[int]:
 def unit_of(metric: str, of: Subject) -> str:
     """Return the unit of one of :data:`METRICS` of a subject; empty if it has none."""
     unit = METRICS[metric][1]
-    return of.units if unit and metric != "energy_score" else unit
+    return of.score_units if unit and metric != "energy_score" else unit
 
 
 def with_unit(metric: str, of: Subject) -> str:

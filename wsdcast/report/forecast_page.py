@@ -70,7 +70,7 @@ def write_forecast_page(
     heading = f"{'Wind forecast' if wind_alone else 'Forecast'} from {time_in_words(start)}"
     parts: list[Part] = [
         f"<header><h1>{heading}</h1>{facts_list(header)}</header>",
-        *one_of([of_subject.subject.label for of_subject in products], contents),
+        *one_of([of_subject.subject.value_label for of_subject in products], contents),
         f"<h2>About the forecast</h2>{facts_list(others)}" if others else "",
         f"<h2>Model card</h2><pre class=card>{html.escape(card)}</pre>" if card else "",
     ]
@@ -81,7 +81,7 @@ def write_forecast_page(
 def _about(products: Products, maps: ProductMaps, rounding: str) -> list[Part]:
     """Return the part of the page that is about one subject."""
     of = products.subject
-    what = "Wind speed 10 m above the ground" if of == WIND else html.escape(of.label[0].upper() + of.label[1:])
+    what = html.escape(of.value_label[0].upper() + of.value_label[1:])
     return [
         "<section><div class=controls>",
         maps.controls,
@@ -101,9 +101,9 @@ def _rounding(products: Products, unit: float, *, regridded: bool) -> str:
         text = f"To keep the page small, it has one of {stride} by {stride} points of the grid. "
     if regridded:
         text += "The initial analysis is on another grid; each point shows its nearest value. "
-    units = products.subject.units
+    of = products.subject
     if products.thresholds:
-        text += f"Probabilities are rounded to 1 %, speeds to {unit:.2g} {units}"
+        text += f"Probabilities are rounded to 1 %, speeds to {unit:.2g} {of.units}"
     else:
-        text += f"{'Speeds' if products.subject.is_wind else 'Values'} are rounded to {unit:.2g} {units}"
-    return f"{text}, the spread to {products.units['spread']:.2g} {units}."
+        text += f"{'Speeds' if of.is_wind else 'Values'} are rounded to {unit:.2g} {of.units}"
+    return f"{text}, the spread to {products.units['spread']:.2g} {of.spread_units}."

@@ -18,6 +18,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.report.chosen_place import ALONE, BANDS, MEDIAN, choose_on, nearest_known, plume_panel
 from wsdcast.report.coastlines import coastlines
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
+from wsdcast.report.maps import signed
 from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, time_in_words
 from wsdcast.report.plume import place as place_in_words
 from wsdcast.report.shown_fields import PLUME, Chosen, Field, Fields, Shown, as_bytes, base_of, byte_unit, byte_units, choose, read_shown
@@ -29,7 +30,7 @@ const at = Number(start.value) * days.length + ahead
 const shown = {...maps.data}
 for (const name of names) shown[name] = [library.data[name][at]]
 maps.data = shown
-title.text = valid[at]
+title.text = `truth, ${valid[at]}`
 now.location = days[ahead]
 """
 SHOW_PLUME = """
@@ -40,6 +41,7 @@ names.forEach((name, row) => shown[name] = days.map((_, lead) => {
   const byte = bytes[begin + row * days.length + lead]
   return byte == 255 ? NaN : base + byte * unit
 }))
+shown.lead = lead.categories.map((ahead, number) => `${ahead}, valid ${valid[Number(start.value) * days.length + number]}`)
 plume.data = shown
 title.text = `${places[point]}, from ${starts[Number(start.value)]}`
 """
@@ -90,7 +92,7 @@ def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, val
     leads = in_hours(lead_times)
     lead = lead_slider(leads, first)
 
-    points = grid.latitude[chosen.plume_rows], grid.longitude[chosen.plume_columns]
+    points = grid.latitude[chosen.plume_rows], signed(grid.longitude[chosen.plume_columns])
     known = np.any(np.isfinite(values.plumes[..., 1:, :]), axis=(0, 3, 4))
     row, column = nearest_known(*points, known)
     point = row * points[1].size + column
@@ -98,17 +100,18 @@ def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, val
     maps, shown, library = _maps(values.maps, grid, chosen, first, on_earth, of, base)
     unit = byte_unit(values.plumes, base)
     first_plume = dict(zip(PLUME, values.plumes[0, row, column], strict=True))
-    series = ColumnDataSource(first_plume | {"x": days_of(lead_times), "lead": leads}, name="plume")
+    valid = [time_in_words(time + step) for time in times for step in lead_times]
+    words = [f"{ahead}, valid {time}" for ahead, time in zip(leads, valid, strict=False)]  # those from the first initial time
+    series = ColumnDataSource(first_plume | {"x": days_of(lead_times), "lead": words}, name="plume")
     alone = "spread" not in values.maps
-    plume = plume_panel(series, of, unit, alone=alone)
+    plume = plume_panel(series, of, unit, times, start, alone=alone)
     now = Span(location=days_of(lead_times)[first], dimension="height", line_color=INK, line_dash="dashed")
     plume.add_layout(now)
     places = [place_in_words(latitude, longitude) for latitude in points[0] for longitude in points[1]]
-    valid = [f"truth, {time_in_words(time + step)}" for time in times for step in lead_times]
-    maps[0].title.text, plume.title.text = valid[first], f"{places[point]}, from {starts[0]}"
+    maps[0].title.text, plume.title.text = f"truth, {valid[first]}", f"{places[point]}, from {starts[0]}"
 
-    shared = {"start": start, "lead": lead, "days": days_of(lead_times).tolist()}
-    map_args = {"maps": shown, "library": library, "names": list(values.maps), "valid": valid, "title": maps[0].title, "now": now}
+    shared = {"start": start, "lead": lead, "days": days_of(lead_times).tolist(), "valid": valid}
+    map_args = {"maps": shown, "library": library, "names": list(values.maps), "title": maps[0].title, "now": now}
     plume_args = {"plume": series, "names": list(PLUME), "bytes": as_bytes(values.plumes, unit, base).ravel(), "place": place}
     plume_args |= {"unit": unit, "base": base}
     show_maps = CustomJS(args=shared | map_args, code=SHOW_MAPS)
@@ -136,7 +139,7 @@ def _maps(
         for name in maps
     }
     if "spread" in maps:
-        styles["spread"] = replace(styles["spread"], palette=Magma256, top=top_of(maps["spread"]))
+        styles["spread"] = replace(styles["spread"], palette=Magma256, top=top_of(maps["spread"]), symbol=of.spread_units)
     return map_panels(shown, styles, grid, chosen.rows, chosen.columns, coastlines() if on_earth else []), shown, library
 
 

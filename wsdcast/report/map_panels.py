@@ -21,7 +21,7 @@ from bokeh.plotting import figure as Panel
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.report.maps import X_TICKS, Y_TICKS, Lines
+from wsdcast.report.maps import X_TICKS, Y_TICKS, Lines, repeated, signed
 from wsdcast.report.panels import FONT, hover, panel
 from wsdcast.report.shown_fields import NONE, Field
 
@@ -66,7 +66,8 @@ def map_panels(
             tooltips correctly only in this order. :data:`NONE` is shown in grey.
         styles: how each field is shown, by its name.
         grid: of which the images show every n-th point.
-        rows, columns: the positions on the grid, from north to south and from west to east, equally spaced.
+        rows, columns: the positions on the grid, from north to south and from west to east as maps show them
+            (:func:`wsdcast.report.maps.columns_of_map`), equally spaced.
         lines: coastlines.
     """
     tooltips = [("latitude, longitude", "$y{0}°, $x{0}°")] + [(style.label, f"@{name}{{custom}}") for name, style in styles.items()]
@@ -77,18 +78,18 @@ def map_panels(
         )
         for name, style in styles.items()
     }
-    spacing = 360 / grid.longitude.size
-    step_x, step_y = ((axis[1] - axis[0]) if axis.size > 1 else 360 for axis in (grid.longitude[columns], -grid.latitude[rows]))
+    longitude = signed(grid.longitude)
+    step_x, step_y = ((axis[1] - axis[0]) if axis.size > 1 else 360 for axis in (longitude[columns], -grid.latitude[rows]))
     box = {
-        "x": grid.longitude[0] - step_x / 2,
+        "x": longitude[columns[0]] - step_x / 2,
         "y": grid.latitude[rows[-1]] - step_y / 2,
         "dw": step_x * columns.size,
         "dh": step_y * rows.size,
     }
-    west = grid.longitude[0] - spacing / 2
+    west = longitude.min() - 180 / longitude.size
     x_range, y_range = Range1d(west, west + 360, bounds="auto"), Range1d(-90, 90, bounds="auto")
-    repeated = [*lines, *(line - (360, 0) for line in lines if line[:, 0].max() > west + 360)]
-    coast = ColumnDataSource({name: [line[:, axis].astype(np.float32) for line in repeated] for axis, name in enumerate("xy")})
+    shown_lines = repeated(lines, west)
+    coast = ColumnDataSource({name: [line[:, axis].astype(np.float32) for line in shown_lines] for axis, name in enumerate("xy")})
     panels = []
     for name, style in styles.items():
         on = panel(style.title, "", "", x_range=x_range, y_range=y_range, **MAP)

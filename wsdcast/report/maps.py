@@ -18,11 +18,27 @@ from wsdcast.data.grid import Grid
 from wsdcast.report.style import LOOK, WIDTH
 from wsdcast.report.subjects import Subject
 
-X_TICKS = {0: "0°", 90: "90°E", 180: "180°", 270: "90°W"}
+X_TICKS = {-90: "90°W", 0: "0°", 90: "90°E"}
 Y_TICKS = {-60: "60°S", 0: "0°", 60: "60°N"}
 
 Lines = Sequence[NDArray[np.floating]]
-"""Polylines of (longitude, latitude), each (point, 2), degrees, longitudes from 0 to 360."""
+"""Polylines of (longitude, latitude), each (point, 2), degrees, longitudes from -180 to 180."""
+
+
+def signed(longitude: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return longitudes as maps have them, in degrees in [-180, 180)."""
+    return (longitude + 180) % 360 - 180
+
+
+def columns_of_map(grid: Grid) -> NDArray[np.intp]:
+    """Return the columns of a grid from west to east as maps show them, with Greenwich in the middle, (longitude,)."""
+    return np.argsort(signed(grid.longitude))
+
+
+def repeated(lines: Lines, west: float) -> list[NDArray[np.floating]]:
+    """Return the lines that lie in a map from ``west`` eastward round the globe, those at its edges on both sides."""
+    turned = (line + np.array([turn, 0.0]) for line in lines for turn in (-360, 0, 360))
+    return [line for line in turned if line[:, 0].max() > west and line[:, 0].min() < west + 360]
 
 
 def draw_map(
@@ -35,14 +51,13 @@ def draw_map(
     colours: str = "viridis",
     lines: Lines = (),
 ) -> AxesImage:
-    """Draw a field (latitude, longitude) with north at the top and 0 E at the left edge, each cell at its position."""
-    east, south = 180 / grid.longitude.size, (grid.latitude[0] - grid.latitude[-1]) / (grid.latitude.size - 1) / 2
+    """Draw a field (latitude, longitude) with north at the top and Greenwich in the middle, each cell at its position."""
+    south, columns = (grid.latitude[0] - grid.latitude[-1]) / (grid.latitude.size - 1) / 2, columns_of_map(grid)
+    west = signed(grid.longitude).min() - 180 / grid.longitude.size
     # Half of a pole row lies beyond the pole. The limits of the axis cut it off.
-    extent = (grid.longitude[0] - east, grid.longitude[-1] + east, grid.latitude[-1] - south, grid.latitude[0] + south)
-    image = axis.imshow(field, extent=extent, vmin=low, vmax=high, cmap=colours, aspect="equal", interpolation="nearest")
-    # The left half of the first column is west of 0 E, so coastlines are drawn once more 360 degrees to the west.
-    repeated_lines = [line - (turn, 0) for turn in (0, 360) for line in lines]
-    axis.add_collection(LineCollection(repeated_lines, colors="white", linewidths=0.5, alpha=0.8), autolim=False)
+    extent = (west, west + 360, grid.latitude[-1] - south, grid.latitude[0] + south)
+    image = axis.imshow(field[:, columns], extent=extent, vmin=low, vmax=high, cmap=colours, aspect="equal", interpolation="nearest")
+    axis.add_collection(LineCollection(repeated(lines, west), colors="white", linewidths=0.5, alpha=0.8), autolim=False)
     axis.set(xlim=extent[:2], ylim=(-90, 90))
     axis.grid(False)
     axis.spines[:].set_visible(True)
@@ -92,6 +107,6 @@ def forecast_maps(
     spread_image = draw_map(axes[0, 2], spread, grid, "spread of the members", 0.0, float(spread.max()) or 1.0, "magma", lines)
     bar: dict[str, Any] = {"location": "bottom", "shrink": 0.8, "aspect": 30, "pad": 0.05}
     figure.colorbar(images[0], ax=axes[:, :2], label=f"{of.short_label} ({of.units})", extend="max" if of.is_wind else "both", **bar)
-    figure.colorbar(spread_image, ax=axes[:, 2], label=f"spread ({of.units})", **bar | {"aspect": 15})
+    figure.colorbar(spread_image, ax=axes[:, 2], label=f"spread ({of.spread_units})", **bar | {"aspect": 15})
     figure.suptitle(title, fontsize=8)
     return figure

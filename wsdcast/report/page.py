@@ -17,7 +17,7 @@ from wsdcast.report.interactive_scores import interval_of, rank_histograms, reli
 from wsdcast.report.panels import Row
 from wsdcast.report.shell import Part, facts_list, figures_row, one_of, write_page
 from wsdcast.report.shown_fields import Fields
-from wsdcast.report.subjects import WIND, Subject, subjects_of
+from wsdcast.report.subjects import Subject, subjects_of
 from wsdcast.report.tables import by_lead, regions, summary
 from wsdcast.verification.metrics import variables_of
 
@@ -92,7 +92,7 @@ def _about(scores: xr.Dataset, of: Subject, maps: Maps | None) -> list[Part]:
         "be 1; the grey band is from 0.8 to 1.2. Blue is too smooth, red too rough.</p>",
         "<h2>Where?</h2>",
         regions(scores, of),
-        f"<p class=note>Fair CRPS {'and energy score ' * of.is_wind}of {ours} in {html.escape(of.units)}; below "
+        f"<p class=note>Fair CRPS {'and energy score ' * of.is_wind}of {ours} in {html.escape(of.score_units)}; below "
         f"{'them' if of.is_wind else 'it'} the skill over climatology, 1 - score / score of climatology.{energy}</p>",
     ]
 
@@ -105,7 +105,7 @@ def _row(row: Row, content: str) -> list[Part]:
 def _maps(maps: Maps | None, of: Subject) -> list[Part]:
     if maps is None:
         return ["<p class=note>No maps: the fields of this forecast were not kept.</p>"]
-    what = "Wind speed 10 m above the ground" if of == WIND else of.label[0].upper() + of.label[1:]
+    what = of.value_label[0].upper() + of.value_label[1:]
     return [
         "<section><div class=controls>",
         maps.controls,

@@ -17,6 +17,9 @@ from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.report.style import BLUE, LOOK, WIDTH
 from wsdcast.report.subjects import Subject
 
+TIME_LABEL = "lead time (days) and valid time (UTC)"
+"""Label of the time axis of every plume."""
+
 
 def nearest(grid: Grid, latitude: float, longitude: float) -> tuple[int, int, float]:
     """Return row and column of the grid point that is nearest to a place on the sphere, and its distance in km."""
@@ -40,20 +43,20 @@ def plume(
     truth: NDArray[np.floating],
     leads: NDArray[np.timedelta64],
     title: str,
-    label: str = "10 m wind speed (m/s)",
-    from_zero: bool = True,
-    start: np.datetime64 | None = None,
+    of: Subject,
+    start: np.datetime64 | NDArray[np.datetime64],
 ) -> Figure:
     """Draw bands of quantiles of wind speed or another variable against lead time, and the truth.
 
     Args:
-        bands: values at the :data:`QUANTILES` of the members, (quantile, lead).
+        bands: values at the :data:`QUANTILES` of the members, as they are shown, (quantile, lead).
         truth: (lead,), NaN where it is not known.
-        start: the initial time, if the axis shall have valid times.
+        of: what is drawn.
+        start: the initial time.
     """
     figure = Figure(figsize=(WIDTH / 2, 2.7), layout="constrained")
     axis = figure.subplots()
-    _draw(axis, bands, truth, leads, label, from_zero)
+    _draw(axis, bands, truth, leads, f"{of.value_label} ({of.units})", of.is_wind)
     _label_times(axis, start)
     axis.set_title(title)
     figure.legend(loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.5)
@@ -67,14 +70,14 @@ def meteogram(
     """Draw bands of quantiles of several variables against lead time, one panel below the other.
 
     Args:
-        bands: of each variable, values at the :data:`QUANTILES` of the members, (quantile, lead).
+        bands: of each variable, values at the :data:`QUANTILES` of the members, as they are shown, (quantile, lead).
         start: the initial time.
     """
     figure = Figure(figsize=(WIDTH / 2, 1.1 + 1.4 * len(subjects)), layout="constrained")
     axes = figure.subplots(len(subjects), sharex=True, squeeze=False)[:, 0]
     for axis, values, subject in zip(axes, bands, subjects, strict=True):
         _draw(axis, values, np.full(leads.size, np.nan), leads, f"({subject.units})", subject.is_wind)
-        axis.set_title(subject.label)
+        axis.set_title(subject.value_label)
     _label_times(axes[-1], start)
     figure.suptitle(title, fontsize=8)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.5)
@@ -100,10 +103,9 @@ def _draw(
         axis.set_ylim(bottom=0)
 
 
-def _label_times(axis: Axes, start: np.datetime64 | None) -> None:
-    """Label the axis of lead times, in days, and of valid times too if the initial time is given."""
-    axis.set(xlabel="lead time (days)" if start is None else "lead time (days) and valid time (UTC)")
-    if start is not None:
-        first: datetime = start.astype("datetime64[s]").item()
-        axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2.5, 5, 10]))
-        axis.xaxis.set_major_formatter(lambda days, _: f"{days:g}\n{first + timedelta(days=days):%d %b\n%H:%M}")
+def _label_times(axis: Axes, start: np.datetime64 | NDArray[np.datetime64]) -> None:
+    """Label the axis of lead times, in days, with the valid times too."""
+    axis.set(xlabel=TIME_LABEL)
+    first: datetime = start.astype("datetime64[s]").item()
+    axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2.5, 5, 10]))
+    axis.xaxis.set_major_formatter(lambda days, _: f"{days:g}\n{first + timedelta(days=days):%d %b\n%H:%M}")

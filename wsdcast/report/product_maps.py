@@ -14,10 +14,11 @@ from bokeh.palettes import Magma256, Viridis256, YlOrRd9, interp_palette
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import StoredForecast
+from wsdcast.data.sources.units import SPEEDS
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.report.chosen_place import MEDIAN, choose_on, nearest_known, plume_panel
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
-from wsdcast.report.maps import Lines
+from wsdcast.report.maps import Lines, signed
 from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, time_in_words
 from wsdcast.report.plume import place as place_in_words
 from wsdcast.report.shown_fields import NONE, PLUME, Field, as_bytes, base_of, byte_unit
@@ -46,7 +47,7 @@ names.forEach((name, row) => shown[name] = days.map((_, lead) => {{
 }}))
 plume.data = shown
 const rounded = degrees => Number(degrees.toFixed(4))
-const latitude = place.data.y[0], longitude = (place.data.x[0] + 180) % 360 - 180
+const latitude = place.data.y[0], longitude = place.data.x[0]
 at.value = `${{rounded(latitude)}}, ${{rounded(longitude)}}`
 const words = (degrees, plus, minus) => `${{rounded(Math.abs(degrees))}}°${{degrees < 0 ? minus : plus}}`
 title.text = `${{words(latitude, 'N', 'S')}} ${{words(longitude, 'E', 'W')}}`
@@ -118,17 +119,17 @@ def product_maps(
         )
     maps = map_panels(shown, styles, grid, products.rows, products.columns, lines)
 
-    latitude, longitude = grid.latitude[products.rows[::-1]], grid.longitude[products.columns]
+    latitude, longitude = grid.latitude[products.rows[::-1]], signed(grid.longitude[products.columns])
     at_row, at_column = nearest_known(latitude, longitude, np.isfinite(products.quantiles[0, first, ::-1]))
     north, east, point = latitude[at_row], longitude[at_column], at_row * longitude.size + at_column
     place = ColumnDataSource({"x": [east], "y": [north], "point": [point]}, name="place")
-    here = f"{north:.6g}, {(east + 180) % 360 - 180:.6g}"
+    here = f"{north:.6g}, {east:.6g}"
     typed = TextInput(title="Place: latitude, longitude", value=here, styles=WIDGET, name="at")
     choose_on(maps, place, latitude, longitude, typed)
     values = images[-len(QUANTILES) :, :, at_row, at_column]
     at_place = np.where(values == NONE, np.nan, products.base + values * unit)
     series = ColumnDataSource(dict(zip(PLUME[1:], at_place, strict=True)) | {"x": days, "lead": words}, name="plume")
-    plume = plume_panel(series, of, unit)
+    plume = plume_panel(series, of, unit, forecast.times[[row]])
     plume.title.text = place_in_words(north, east)
     now = Span(location=days[first], dimension="height", line_color=INK, line_dash="dashed")
     plume.add_layout(now)
@@ -155,7 +156,7 @@ def _styles(products: Products, title: str) -> dict[str, MapStyle]:
     digits, spread_digits = of.digits_of(unit), 2 if of.is_wind else of.digits_of(spread_unit)
     styles = {
         "median": MapStyle("median of the members", "median", Viridis256, unit, median_top, of.units, digits, base=products.base),
-        "spread": MapStyle("spread of the members", "spread", Magma256, spread_unit, spread_top, of.units, spread_digits),
+        "spread": MapStyle("spread of the members", "spread", Magma256, spread_unit, spread_top, of.spread_units, spread_digits),
     }
     if products.thresholds:
         styles = {"probability": MapStyle(title, "probability", PROBABILITY, units["probabilities"], 100.0, "%", 0, INK)} | styles
@@ -163,9 +164,11 @@ def _styles(products: Products, title: str) -> dict[str, MapStyle]:
 
 
 def _threshold_in_words(threshold: float) -> str:
-    """Return a threshold as text, with its number on the Beaufort scale if one begins there."""
+    """Return a threshold as text, with its number on the Beaufort scale if one begins there, or in knots if that is a whole number."""
+    knots = threshold / SPEEDS["kn"]
     beaufort = f" (Beaufort {BEAUFORT.index(threshold) + 1})" if threshold in BEAUFORT else ""
-    return f"{threshold:g} m/s{beaufort}"
+    in_knots = f" ({round(knots)} kn)" if threshold > 0 and abs(knots - round(knots)) < 1e-9 else ""
+    return f"{threshold:.4g} m/s{beaufort}{in_knots}"
 
 
 def _at_points(field: Field, own: Grid, grid: Grid, products: Products) -> Field:

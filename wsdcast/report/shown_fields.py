@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.forecasts import QUANTILES
+from wsdcast.report.maps import columns_of_map
 from wsdcast.report.subjects import Subject
 from wsdcast.runs.positions import evenly_spread
 from wsdcast.runs.progress import track
@@ -70,7 +71,7 @@ def choose(starts: int, leads: int, grid: Grid, subjects: int) -> Chosen:
     points, as many as fit.
     """
     share = min(subjects, MOST_SHARES) / subjects
-    rows, columns = every(int(np.ceil(np.sqrt(grid.latitude.size * grid.longitude.size / MAP_POINTS))), grid.shape)
+    rows, columns = on_map(int(np.ceil(np.sqrt(grid.latitude.size * grid.longitude.size / MAP_POINTS))), grid)
     pairs = max(1, int(share * MAP_BYTES) // ((3 + MEMBERS) * (rows.size * columns.size + MAP_OVERHEAD)))
     kept_starts, kept_leads = starts, leads
     while kept_starts * kept_leads > pairs:
@@ -84,13 +85,19 @@ def choose(starts: int, leads: int, grid: Grid, subjects: int) -> Chosen:
     stride = 1
     while np.prod([axis.size for axis in every(stride, grid.shape)]) > points:
         stride += 1
-    return Chosen(chosen_starts, chosen_leads, rows, columns, *every(stride, grid.shape))
+    return Chosen(chosen_starts, chosen_leads, rows, columns, *on_map(stride, grid))
 
 
 def every(stride: int, shape: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return every ``stride``-th row and column of a global grid of this shape. The rows are about equally far from both poles."""
     rows, columns = shape
     return np.arange((rows - 1) % stride // 2, rows, stride), np.arange(0, columns, stride)
+
+
+def on_map(stride: int, grid: Grid) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return every ``stride``-th row and column of a grid, the columns from west to east as maps show them."""
+    rows, columns = every(stride, grid.shape)
+    return rows, columns_of_map(grid)[columns]
 
 
 def read_shown(fields: Fields, chosen: Chosen, subjects: Sequence[Subject], names: Sequence[str]) -> list[Shown]:

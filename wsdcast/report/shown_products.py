@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.sources.foreign_forecasts import StoredForecast
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, QUANTILES
-from wsdcast.report.shown_fields import MOST_SHARES, Field, as_bytes, base_of, byte_unit, every
+from wsdcast.report.shown_fields import MOST_SHARES, Field, as_bytes, base_of, byte_unit, every, on_map
 from wsdcast.report.subjects import WIND, Subject, subjects_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
@@ -40,7 +40,7 @@ class Products:
         quantiles: (quantile, lead, row, column), in the units of the subject, with the shares :data:`QUANTILES`.
         spread: standard deviation, (lead, row, column), in the same units.
         members: number of members that remain at each lead time, (lead,). With fewer than two, the fields are NaN.
-        rows, columns: positions of the points on the grid.
+        rows, columns: positions of the points on the grid, from west to east as maps show them.
         base: value of the byte 0 of the quantiles; 0 for wind speeds.
     """
 
@@ -128,7 +128,7 @@ def read_products(forecast: StoredForecast, row: int, thresholds: Sequence[float
     stride, most = 1, 1 + len(QUANTILES) + max(map(len, limits.values()))
     while most * leads * np.prod([axis.size for axis in every(stride, forecast.grid.shape)]) > LARGEST_RATIO * largest:
         stride += 1
-    rows, columns = every(stride, forecast.grid.shape)
+    rows, columns = on_map(stride, forecast.grid)
     shape = leads, rows.size, columns.size
     products = {of: np.full((len(above) + 1 + len(QUANTILES), *shape), np.nan, dtype=np.float32) for of, above in limits.items()}
     members = np.zeros(leads, dtype=np.intp)

@@ -9,8 +9,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.variables import DEFAULT, long_name, units_in_words
+from wsdcast.data.variables import DEFAULT, in_words, long_name, units_in_words, variable
 from wsdcast.data.winds import name_in_words, winds_of
+from wsdcast.report.display_units import Display, display_of
 from wsdcast.report.style import COMPONENTS, Look
 
 Field = NDArray[np.floating]
@@ -22,8 +23,8 @@ class Subject(NamedTuple):
     Attributes:
         name: its name in scores: ``both`` of a wind, or the variable.
         channels: the variable, or both components of the wind.
-        label: what is shown, in words.
-        units: as they are shown.
+        label: its name in words.
+        score_units: units of the data, which its scores have, in words.
         speed: name of the array of the wind speed in stores that have it; the name of the variable if it is no wind.
         vector: name of the wind vector in scores; the name of the variable if it is no wind.
     """
@@ -31,7 +32,7 @@ class Subject(NamedTuple):
     name: str
     channels: tuple[str, ...]
     label: str
-    units: str
+    score_units: str
     speed: str
     vector: str
 
@@ -46,32 +47,53 @@ class Subject(NamedTuple):
         return len(self.channels) == 2
 
     @property
+    def display(self) -> Display:
+        """How its values are shown."""
+        return display_of(variable(self.channels[0]).units)
+
+    @property
+    def units(self) -> str:
+        """Units of the values that are shown, in words."""
+        return in_words(self.display.units)
+
+    @property
+    def spread_units(self) -> str:
+        """Units of their standard deviation, in words."""
+        return in_words(self.display.difference_units)
+
+    @property
+    def value_label(self) -> str:
+        """The name in words of the values that are shown. Those of a geopotential are heights."""
+        return self.label.replace("geopotential", "geopotential height")
+
+    @property
     def short_label(self) -> str:
-        """The label without the height or level of a wind, for axes."""
-        return "wind speed" if self.is_wind else self.label
+        """The same without the height or level of a wind, for axes."""
+        return "wind speed" if self.is_wind else self.value_label
 
     def digits_of(self, unit: float) -> int:
         """Return the digits after the decimal point with which values that are multiples of a unit are shown."""
         return 1 if self.is_wind else int(np.clip(np.ceil(-np.log10(unit)), 0, 8))
 
     def of(self, fields: Field, names: Sequence[str]) -> Field:
-        """Return what is shown, (..., latitude, longitude), of fields (..., channel, latitude, longitude) of channels with these names."""
+        """Return what is shown of fields (..., channel, latitude, longitude) of channels with these names.
+
+        Returns:
+            (..., latitude, longitude), in :attr:`units`.
+        """
         chosen = [fields[..., names.index(name), :, :] for name in self.channels]
-        return np.hypot(*chosen) if self.is_wind else chosen[0]
+        return self.display.of(np.hypot(*chosen) if self.is_wind else chosen[0])
 
     def in_dataset(self, dataset: xr.Dataset) -> Any:
-        """Return what is shown of a data set with an array for each channel."""
+        """Return what is shown of a data set with an array for each channel, in :attr:`units`."""
         chosen = [dataset[name].values for name in self.channels]
-        return np.hypot(*chosen) if self.is_wind else chosen[0]
+        return self.display.of(np.hypot(*chosen) if self.is_wind else chosen[0])
 
 
 def subjects_of(names: Sequence[str]) -> list[Subject]:
     """Return what can be shown of channels with these names: winds, that at 10 m first, then the other variables in order."""
     winds = winds_of(names)
-    words = [name_in_words(wind.speed).replace("10 metre", "10 m") for wind in winds]
-    of_winds = [
-        Subject(wind.both, (wind.u, wind.v), label, "m/s", wind.speed, wind.vector) for wind, label in zip(winds, words, strict=True)
-    ]
+    of_winds = [Subject(wind.both, (wind.u, wind.v), name_in_words(wind.speed), "m/s", wind.speed, wind.vector) for wind in winds]
     components = {name for wind in winds for name in (wind.u, wind.v)}
     others = [name for name in names if name not in components]
     return of_winds + [Subject(name, (name,), long_name(name), units_in_words(name), name, name) for name in others]

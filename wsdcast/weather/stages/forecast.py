@@ -36,7 +36,7 @@ def forecast(
     start: TimeLike | None = None,
     days: float | None = None,
     seed: int | None = None,
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[float | str] | None = None,
     at: str | Path | None = None,
     overwrite: bool = False,
 ) -> Iterator[Summary]:
@@ -56,7 +56,8 @@ def forecast(
         start: initial time, UTC; default: the latest of the source.
         days: length of the forecast; default five days.
         seed: seed of the members' noise; default from the recipe.
-        thresholds: 10 m wind speeds in m s-1 of which the probability of exceeding is computed; default: where Beaufort 6, 8 and 10 begin.
+        thresholds: 10 m wind speeds of which the probability of exceeding is computed, in m s-1, or texts with a unit, as ``25kn``;
+            default: where Beaufort 6, 8 and 10 begin.
         at: CSV file of places (name, latitude, longitude), for ``RUN/places.csv`` and a plume of each.
         overwrite: replace a forecast of another model or from other initial states.
 

@@ -34,7 +34,7 @@ def forecast_page(
     *,
     start: TimeLike | None = None,
     initial: str | Path | None = None,
-    thresholds: Sequence[float] = THRESHOLDS,
+    thresholds: Sequence[float | str] = THRESHOLDS,
 ) -> Summary:
     """Write one HTML page of a forecast: maps of median and spread of each variable, and the ensemble at any place.
 
@@ -48,7 +48,8 @@ def forecast_page(
         start: initial time, UTC; default: the first of the forecast.
         initial: analyses with the initial time, to show the state then. Default: ``initial_states.nc`` or ``analysis.zarr`` next to the
             store, if it has that time.
-        thresholds: 10 m wind speeds in m s-1 of which the probability of exceeding is shown; default: where Beaufort 6, 8 and 10 begin.
+        thresholds: 10 m wind speeds of which the probability of exceeding is shown, in m s-1, or texts with a unit, as ``25kn``;
+            default: where Beaufort 6, 8 and 10 begin.
 
     Raises:
         UserError: if the forecast or the initial analysis cannot be read or lack the initial time, the forecast has no members, a

@@ -239,7 +239,7 @@ def _maps(forecast: xr.Dataset, truth: Truth, shown: Subject, lead_hours: float 
         raise UserError(f"--lead-time {lead_hours:g}h: not in {path}, whose nearest lead time is {leads[number]:g} h")
     at_lead = loaded(forecast[list(shown.channels)].isel(prediction_timedelta=number), path)
     start, valid = at_lead["time"].values, at_lead["time"].values + at_lead["prediction_timedelta"].values
-    title = f"{shown.label}, {time_in_words(start)} + {leads[number]:g} h"
+    title = f"{shown.value_label}, {time_in_words(start)} + {leads[number]:g} h"
     channels = [truth.variables.index(name) for name in shown.channels]
     (true,) = truth.at(valid[None])[:, channels]
     members = _not_stopped(np.stack([at_lead[name].values for name in shown.channels], axis=-3), path, start)
@@ -262,14 +262,15 @@ def _plume(forecast: xr.Dataset, truth: Truth, latitude: float, longitude: float
         members = shown.in_dataset(at_point)[..., 0, 0]
         bands = np.quantile(_not_stopped(members, path, at_point["time"].values), QUANTILES, axis=0)
     else:
-        bands = at_point[shown.speed].sel(statistic=[f"quantile {share:g}" for share in QUANTILES]).values[..., 0, 0]
+        statistics = at_point[shown.speed].sel(statistic=[f"quantile {share:g}" for share in QUANTILES])
+        bands = shown.display.of(statistics.values[..., 0, 0])
     leads = np.concatenate([[np.timedelta64(0, "ns")], at_point["prediction_timedelta"].values])
     true = shown.of(truth.at(at_point["time"].values + leads), truth.variables)[:, row, column]
     bands = np.concatenate([np.full((len(QUANTILES), 1), true[0]), bands], axis=1)  # all members start from the analysis
     where = place(truth.grid.latitude[row], truth.grid.longitude[column])
     point = f"{where}, {distance:.0f} km from {place(latitude, longitude)}"
     title = f"grid point {where}, from {time_in_words(at_point['time'].values)}"
-    return plume(bands, true, leads, title, f"{shown.label} ({shown.units})", shown.is_wind), point
+    return plume(bands, true, leads, title, shown, at_point["time"].values), point
 
 
 def _not_stopped(members: NDArray[np.float32], path: Path, start: NDArray[np.datetime64]) -> NDArray[np.float32]:
