@@ -290,7 +290,7 @@ def test_plumes_of_products_have_valid_times(hours, last):
     one = plume(bands, np.full(leads.size, np.nan), leads, "", WIND, START)
     for axis in (one.axes[0], meteogram([bands, bands], subjects_of([*DEFAULT, "2m_temperature"]), leads, "", START).axes[-1]):
         axis.set_xlim(0, hours / 24)
-        labels = [axis.xaxis.get_major_formatter()(day) for day in axis.get_xticks() if day <= hours / 24]
+        labels = [axis.xaxis.get_major_formatter()(day) for day in axis.get_xticks() if 0 <= day <= hours / 24]
         assert (labels[0], labels[-1]) == ("0\n30 Dec\n18:00", last)
         assert axis.get_xlabel() == "lead time (days) and valid time (UTC)"
 

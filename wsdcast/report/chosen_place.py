@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from bokeh.events import Tap
-from bokeh.models import AdaptiveTicker, ColumnDataSource, CustomJS, CustomJSTickFormatter, Select, TextInput
+from bokeh.models import ColumnDataSource, CustomJS, CustomJSTickFormatter, Select, SingleIntervalTicker, TextInput
 from bokeh.plotting import figure as Panel
 from numpy.typing import NDArray
 
 from wsdcast.report.panels import INK, hover, panel
-from wsdcast.report.plume import TIME_LABEL
+from wsdcast.report.plume import TIME_LABEL, step_of
 from wsdcast.report.style import BLUE, VERMILION, Look
 from wsdcast.report.subjects import Subject
 
@@ -116,7 +116,7 @@ def plume_panel(
         words.insert(1, ("truth", f"@truth{number} {units}"))
     if of.is_wind:
         on.y_range.start = 0
-    on.xaxis.ticker = AdaptiveTicker(mantissas=[1, 2.5, 5], desired_num_ticks=5, num_minor_ticks=0)
+    on.xaxis.ticker = SingleIntervalTicker(interval=step_of(series.data["x"][-1]), num_minor_ticks=0)
     starts = times.astype("datetime64[ms]").astype(np.int64).tolist()
     on.xaxis.formatter = CustomJSTickFormatter(args={"starts": starts, "start": start}, code=VALID_TIME)
     hover(on, [median], words, mode="vline")

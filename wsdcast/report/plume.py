@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MultipleLocator
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import EARTH_RADIUS, Grid
@@ -19,6 +19,8 @@ from wsdcast.report.subjects import Subject
 
 TIME_LABEL = "lead time (days) and valid time (UTC)"
 """Label of the time axis of every plume."""
+STEPS = (0.25, 0.5, 1, 2, 3, 5, 10, 15, 30)
+"""Days between two labels of that axis."""
 
 
 def nearest(grid: Grid, latitude: float, longitude: float) -> tuple[int, int, float]:
@@ -84,6 +86,11 @@ def meteogram(
     return figure
 
 
+def step_of(days: float) -> float:
+    """Return the days between two labels of a time axis of this length, such that there is room for them."""
+    return next((step for step in STEPS if days / step <= 5.5), days)
+
+
 def _draw(
     axis: Axes, bands: NDArray[np.floating], truth: NDArray[np.floating], leads: NDArray[np.timedelta64], label: str, from_zero: bool
 ) -> None:
@@ -107,5 +114,5 @@ def _label_times(axis: Axes, start: np.datetime64 | NDArray[np.datetime64]) -> N
     """Label the axis of lead times, in days, with the valid times too."""
     axis.set(xlabel=TIME_LABEL)
     first: datetime = start.astype("datetime64[s]").item()
-    axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2.5, 5, 10]))
+    axis.xaxis.set_major_locator(MultipleLocator(step_of(axis.get_xlim()[1])))
     axis.xaxis.set_major_formatter(lambda days, _: f"{days:g}\n{first + timedelta(days=days):%d %b\n%H:%M}")
