@@ -19,6 +19,8 @@ from PIL import Image
 
 import wsdcast
 from wsdcast.data.store.zarr_store import open_store
+from wsdcast.data.variables import DEFAULT
+from wsdcast.report import animation
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import FigureName
 from wsdcast.weather.stages.plot import OF_SCORES
@@ -63,13 +65,22 @@ def test_without_out_the_figure_is_written_to_the_run_directory(finished_run):
     assert (finished_run / "animation.gif").read_bytes() == (finished_run / "forecast.gif").read_bytes()  # the one that the rollout wrote
 
 
-def test_the_animation_has_a_frame_for_the_start_and_each_lead_time(finished_run, tmp_path):
+def test_the_animation_has_a_frame_for_the_start_and_each_lead_time(finished_run, tmp_path, monkeypatch):
+    shown, draw = [], animation.draw_map
+    monkeypatch.setattr(animation, "draw_map", lambda *arguments, **options: shown.append(draw(*arguments, **options)) or shown[-1])
     with open_store(finished_run / "forecast.zarr") as store:
         second = str(store["time"].values[1])
+        last = store.isel(time=1, number=0, prediction_timedelta=-1)
+        speed = np.hypot(*(last[name].values for name in DEFAULT))
     wsdcast.plot("animation", run=finished_run, out=tmp_path / "a.gif", start=second)
-    with Image.open(tmp_path / "a.gif") as animation:
-        assert animation.format == "GIF"
-        assert animation.n_frames == 5
+    with Image.open(tmp_path / "a.gif") as frames:
+        assert frames.format == "GIF"
+        assert frames.n_frames == 5
+    # Every frame has Greenwich in the middle, also the last one.
+    (image,) = (image for image in shown if image.axes.get_title() == "member 0")
+    np.testing.assert_array_equal(np.roll(image.get_array(), speed.shape[1] // 2, axis=1), speed)
+    (title,) = {image.figure.get_suptitle() for image in shown}
+    assert re.fullmatch(r"2\d{3}-\d\d-\d\d \d\d UTC \+ 24 h, valid 2\d{3}-\d\d-\d\d \d\d UTC", title)
     assert (tmp_path / "a.gif").read_bytes() != (finished_run / "forecast.gif").read_bytes()
 
 

@@ -15,7 +15,7 @@ from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.store.forecasts import loaded
 from wsdcast.data.store.zarr_store import open_store
 from wsdcast.report.maps import Lines, columns_of_map, draw_map
-from wsdcast.report.panels import time_in_words
+from wsdcast.report.panels import times_in_words
 from wsdcast.report.style import LOOK
 from wsdcast.report.subjects import subject
 from wsdcast.runs.errors import UserError
@@ -66,7 +66,7 @@ def animate(forecast: Path, truth: Truth, path: Path, row: int, lines: Lines, he
 
     low, top = (0.0 if shown.is_wind else float(np.quantile(first_state, 0.005))), float(np.quantile(first_state, 0.995))
     columns = columns_of_map(truth.grid)
-    hours = [0, *(leads // np.timedelta64(1, "h"))]
+    steps = [np.timedelta64(0, "h"), *leads]
     figure = Figure(figsize=(8, 4.4))
     axes = figure.subplots(2, 2).ravel()
     images = [
@@ -76,7 +76,7 @@ def animate(forecast: Path, truth: Truth, path: Path, row: int, lines: Lines, he
         axis.axis("off")
     label = f"{shown.value_label} ({shown.units})"
     figure.colorbar(images[0], ax=list(axes), label=label, shrink=0.8, extend="max" if shown.is_wind else "both")
-    title = figure.suptitle(f"{time_in_words(start)} + {hours[-1]} h")
+    title = figure.suptitle(times_in_words(start, steps[-1]))
     ConstrainedLayoutEngine().execute(figure)  # once, for the longest title; a figure that has an engine draws each frame twice
 
     is_mp4 = path.suffix.lower() == ".mp4"
@@ -86,7 +86,7 @@ def animate(forecast: Path, truth: Truth, path: Path, row: int, lines: Lines, he
             for lead in track(range(leads.size + 1), "drawing the animation", leads.size + 1):
                 for image, panel in zip(images, panels.values(), strict=True):
                     image.set_data(panel[lead][:, columns])
-                title.set_text(f"{time_in_words(start)} + {hours[lead]} h")
+                title.set_text(times_in_words(start, steps[lead]))
                 writer.grab_frame()
     except subprocess.CalledProcessError as error:
         raise UserError(f"{path}: ffmpeg cannot write it (exit code {error.returncode}); write a .gif instead") from None

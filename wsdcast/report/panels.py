@@ -131,6 +131,11 @@ def time_in_words(time: np.datetime64 | NDArray[np.datetime64]) -> str:
     return f"{text.removesuffix(':00')} UTC"
 
 
+def times_in_words(start: np.datetime64 | NDArray[np.datetime64], lead: np.timedelta64 | NDArray[np.timedelta64]) -> str:
+    """Return the initial, lead and valid time of a forecast as text: ``2001-12-21 06 UTC + 24 h, valid 2001-12-22 06 UTC``."""
+    return f"{time_in_words(start)} + {lead / np.timedelta64(1, 'h'):g} h, valid {time_in_words(start + lead)}"
+
+
 def with_interval(value: float, digits: str, interval: Iterable[float] | None = None, unit: str = "") -> str:
     """Return a value as text, with its unit and its interval, ``1.234 m/s [1.200, 1.300]``. Parts that are not known are left out."""
     if not np.isfinite(value):

@@ -20,7 +20,7 @@ from wsdcast.data.store.zarr_store import open_store
 from wsdcast.report import animation, figures, style
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.report.maps import Lines, forecast_maps
-from wsdcast.report.panels import time_in_words
+from wsdcast.report.panels import time_in_words, times_in_words
 from wsdcast.report.plume import nearest, place, plume
 from wsdcast.report.subjects import WIND, Subject, subject
 from wsdcast.report.tails import tails_figure
@@ -238,10 +238,10 @@ def _maps(forecast: xr.Dataset, truth: Truth, shown: Subject, lead_hours: float 
     if lead_hours is not None and leads[number] != lead_hours:
         raise UserError(f"--lead-time {lead_hours:g}h: not in {path}, whose nearest lead time is {leads[number]:g} h")
     at_lead = loaded(forecast[list(shown.channels)].isel(prediction_timedelta=number), path)
-    start, valid = at_lead["time"].values, at_lead["time"].values + at_lead["prediction_timedelta"].values
-    title = f"{shown.value_label}, {time_in_words(start)} + {leads[number]:g} h"
+    start, lead = at_lead["time"].values, at_lead["prediction_timedelta"].values
+    title = f"{shown.value_label}, {times_in_words(start, lead)}"
     channels = [truth.variables.index(name) for name in shown.channels]
-    (true,) = truth.at(valid[None])[:, channels]
+    (true,) = truth.at((start + lead)[None])[:, channels]
     members = _not_stopped(np.stack([at_lead[name].values for name in shown.channels], axis=-3), path, start)
     known = true if np.isfinite(true).all() else None
     return forecast_maps(members, known, truth.grid, title, lines, shown)
