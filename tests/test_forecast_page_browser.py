@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import test_forecast_page_variables as several
 from forecast_pages import GRID, LEADS, START, speeds_of, wind_of, written
-from report_pages import CHROMIUM, column_at, embedded, in_chromium
+from report_pages import CHROMIUM, column_at, embedded, from_greenwich, in_chromium
 
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.report.forecast_page import write_forecast_page
@@ -57,8 +57,9 @@ def opened(browser, path, request):
 
 
 def image(tab, name: str) -> np.ndarray:
-    """Return the bytes of a map as the page shows it, from north to south."""
-    return np.array(tab.evaluate(f"Array.from({MODEL.format('maps')}.data['{name}'][0])")).reshape(GRID.shape)[::-1]
+    """Return the bytes of a map that the page shows, from north to south and from 0 eastward."""
+    shown = np.array(tab.evaluate(f"Array.from({MODEL.format('maps')}.data['{name}'][0])"))
+    return from_greenwich(shown.reshape(GRID.shape)[::-1])
 
 
 def chosen(tab) -> tuple[int, int]:
@@ -102,7 +103,7 @@ def test_slider_and_selector_show_other_maps(opened, path):
 
 @in_chromium
 def test_a_click_on_any_map_shows_the_plume_there(opened, path):
-    for number, (x, y, east, north) in enumerate(((0.3, 0.25, 70, 50), (0.6, 0.5, 180, 0), (0.85, 0.25, 300, 50), (0.4, 0.6, 100, -25))):
+    for number, (x, y, east, north) in enumerate(((0.3, 0.25, -110, 50), (0.6, 0.5, 0, 0), (0.85, 0.25, 120, 50), (0.4, 0.6, -80, -25))):
         figure = opened.locator(".bk-Figure").nth(number)
         figure.scroll_into_view_if_needed()
         box = figure.bounding_box()
@@ -110,7 +111,7 @@ def test_a_click_on_any_map_shows_the_plume_there(opened, path):
         opened.wait_for_timeout(200)
         row, column = chosen(opened)
         assert abs(GRID.latitude[row] - north) < 40
-        assert abs(GRID.longitude[column] - east) < 40
+        assert abs((GRID.longitude[column] - east + 180) % 360 - 180) < 40
         check_plume(opened, unit_of_plume(path))
         letter = "N" if GRID.latitude[row] > 0 else "S"
         assert f"{abs(GRID.latitude[row]):g}°{letter}" in opened.evaluate(TITLES)
