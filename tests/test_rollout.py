@@ -19,6 +19,7 @@ import wsdcast
 from wsdcast.data.store import analysis
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, STOPPED, Forecasts
 from wsdcast.data.variables import DEFAULT
+from wsdcast.nets.peak import peak_memory
 from wsdcast.runs.artefact import partial_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.locks import alone
@@ -26,7 +27,7 @@ from wsdcast.runs.names import ANIMATION, FORECAST, MOMENTS_FORECAST
 from wsdcast.runs.unfinished import marks_of
 from wsdcast.sampling.batches import in_batches
 from wsdcast.verification import streamed
-from wsdcast.weather.forecast import writing
+from wsdcast.weather.forecast import memory, writing
 from wsdcast.weather.forecast.initial_times import starts_of
 from wsdcast.weather.forecast.running import ensembles, groups
 from wsdcast.weather.samplers import sampler_of
@@ -58,6 +59,7 @@ def test_groups_fill_batches(monkeypatch):
     assert sizes(starts, 50, 68) == [4] * 3  # 200 of 204
     assert sizes(starts[:5], 5, 400) == [5]
     assert sizes(starts, 1000, 25) == [1] * 12
+    assert sizes(starts, 26, 25) == [7, 5]  # 182 of 200, with the most batches that a group may have
     np.testing.assert_array_equal(np.concatenate(groups(starts, 7, 10, torch.device("cpu"))), starts)
     assert sizes(starts[:0], 5, 25) == []
 
@@ -73,6 +75,20 @@ def test_groups_on_a_gpu_are_even_and_fit_a_batch():
     assert sizes(starts, 5, 976, alone=True) == [1] * 12  # so that no member's bits depend on the other initial times
     np.testing.assert_array_equal(np.concatenate(groups(starts, 7, 40, gpu)), starts)
     assert sizes(starts[:0], 5, 25) == []
+
+
+@pytest.mark.parametrize(("threads", "starts", "together", "at_a_time"), [(1, 7, 24, 25), (1, 1, 8, 25), (2, 13, 48, 50), (4, 3, 24, 25)])
+def test_a_rollout_needs_memory_for_its_largest_group_and_its_batches(rolled_out, monkeypatch, threads, starts, together, at_a_time):
+    recipe, record, networks = loaded(rolled_out / "run")
+    needed = []
+    monkeypatch.setattr(memory, "require_memory", lambda size, _: needed.append(size))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    settings = recipe.rollout.model_copy(update={"members": 8})
+    for kept in (1, 2):
+        memory.require_memory_of_rollout(networks, record, np.arange(starts), settings, 25, kept)
+    of_network = at_a_time * peak_memory(networks.generator, (1, 10, 8, 16), (1,), (1,), training=False)
+    fields = [memory.fields_of_member(record, networks.forcings, 1) + 2 * LEADS_PER_CHUNK * kept for kept in (1, 2)]
+    assert needed == [of_network + together * count * 4 * 8 * 16 for count in fields]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.scoring import statistics_of
 from wsdcast.verification.truth import open_truth, truth_of
+from wsdcast.weather.forecast.one_step import one_step
 from wsdcast.weather.forecast.outcome import clipped, stopped
 from wsdcast.weather.forecast.running import ensembles
 from wsdcast.weather.forecast.writing import allowed_ranges, left_range, run_and_write
@@ -81,15 +83,46 @@ def test_a_context_has_the_forcing_variables_last(parts):
     torch.testing.assert_close(samples.target(now - 1), states[now + 1, :5], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("prescribed", [False, True])
-def test_forcing_variables_are_held_or_prescribed(parts, prescribed):
+@pytest.fixture
+def in_solar_time(parts):
+    """Return the record, forcings with the solar time, and the training samples with these."""
     _, record, networks = parts
+    forcings = replace(networks.forcings, longitude=torch.tensor(record.grid.longitude))
+    return record, forcings, samples_of(record, forcings, "train")[0]
+
+
+@pytest.mark.parametrize("prescribed", [False, True])
+def test_a_rollout_has_the_contexts_of_training(in_solar_time, prescribed):
+    """Each member has the solar time of its step, and forcing variables that are held or prescribed."""
+    record, forcings, samples = in_solar_time
     contexts: list[torch.Tensor] = []
-    list(ensembles(record, networks.forcings, captured(contexts), np.array([4, 9]), members=2, steps=3, seed=0, prescribed=prescribed))
-    states = record.normalise(record.states[:])
+    starts = samples.now[[3, 8]]
+    list(ensembles(record, forcings, captured(contexts), starts.numpy(), members=2, steps=3, seed=0, prescribed=prescribed))
+    now, before, at_start = samples.context(torch.tensor([3, 8])).split((5, 5, 5), dim=1)
     for step, context in enumerate(contexts):
-        at = np.repeat(np.array([4, 9]) + step * prescribed, 2)
-        np.testing.assert_array_equal(context[:, 10], states[at, 5])
+        at = samples.forcings_after(torch.tensor([3, 8]), step)
+        if not prescribed:
+            at[:, 4:] = at_start[:, 4:]
+        expected = torch.cat([now, now if step else before, at], dim=1)
+        torch.testing.assert_close(context, expected.repeat_interleave(2, dim=0), rtol=1e-5, atol=1e-5)
+
+
+def test_the_gaussians_one_step_ahead_are_of_the_contexts_of_training(in_solar_time):
+    record, forcings, samples = in_solar_time
+    matrix = torch.randn(5, 15, generator=torch.Generator().manual_seed(0))
+
+    def moments(context):
+        mean = torch.einsum("ij,bjrc->birc", matrix, context)
+        return mean, 1 + mean.abs()
+
+    names, chosen = (STATE[4], STATE[1]), torch.tensor([8, 3])
+    fields = one_step(SimpleNamespace(moments=moments, forcings=forcings), record, samples.now[chosen].numpy(), names)
+    mean, std = (field.numpy() * record.std[:5, None, None] for field in moments(samples.context(chosen)))
+    assert set(fields) == {f"{name}_{moment}" for name in names for moment in ("mean", "std")}
+    for name in names:
+        channel = STATE.index(name)
+        np.testing.assert_allclose(fields[f"{name}_mean"], mean[:, channel] + record.mean[channel], rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(fields[f"{name}_std"], std[:, channel], rtol=1e-4)
 
 
 def test_latitude_and_longitude_tell_points_apart(prepared, tmp_path):
@@ -196,6 +229,32 @@ def test_members_are_stopped_by_name_and_negative_values_are_clipped(parts, tmp_
     assert humidity.attrs[CLIPPED] == pytest.approx(5 / 6)
     assert float(humidity.max()) == float(humidity.min()) == 0
     assert bool(humidity.isel(number=1, prediction_timedelta=1).isnull().all())
+
+
+def test_what_is_written_is_the_ensemble_of_the_settings(parts, tmp_path):
+    """Each initial time has its own fields and its own number of clipped values, whichever group it is in."""
+    _, record, networks = parts
+    starts, settings = np.array([4, 20, 9]), Rollout(members=2, days=1.0, keep=(6, 18), seed=3, forcings="prescribed")
+
+    def sampler(context, noise):
+        return 0.9 * context[:, :5] + 0.3 * noise + 0.1 * context[:, 10:]
+
+    store = Forecasts(tmp_path / "f.zarr", record.times[starts], 2, settings.kept_leads, False, record.grid, STATE[1:])
+    (tmp_path / "f.marks").mkdir()
+    store.create()
+    groups = [np.array([2, 0]), np.array([1])]
+    assert len(list(run_and_write(store, record, networks.forcings, sampler, starts, groups, settings))) == 3 * 4
+    states = ensembles(record, networks.forcings, sampler, starts, members=2, steps=4, seed=3, prescribed=True)
+    expected = np.stack([state for step, state in enumerate(states) if step in (0, 2)], axis=2)
+    humidity = expected[:, :, :, 2]
+    negative = [int((of_start < 0).sum()) for of_start in humidity]
+    assert len({0, *negative}) == 4
+    assert [store.written(row) for row in range(3)] == [Written([0, 0], ["", ""], {STATE[2]: number}) for number in negative]
+    store.close({})
+    humidity.clip(min=0, out=humidity)
+    forecast = xr.open_zarr(store.path)
+    for channel, name in enumerate(STATE[1:], start=1):
+        np.testing.assert_array_equal(forecast[name], expected[:, :, :, channel])
 
 
 def test_the_summary_names_the_first_stopped_members_and_all_variables_that_left_their_ranges():
@@ -328,8 +387,6 @@ def test_errors_are_divided_by_the_difference_where_the_prior_does_not(parts, ch
 
 
 def test_levels_of_one_variable_are_weighted_by_pressure(prepared):
-    from dataclasses import replace
-
     record = open_analysis(prepared / "run/analysis.zarr")
     levels = replace(record, variables=("temperature@250", "temperature@750"), mean=record.mean, std=record.std)
     np.testing.assert_allclose(channel_weights({}, levels, by_difference=False).flatten(), [0.5, 1.5])
