@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,21 +14,24 @@ import wsdcast
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.warmstart.crps import MEMBERS, EnsembleLoss
 from wsdcast.weather.model_file import read_model
+from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samplers import few_sampler
 from wsdcast.weather.trained import FewEvaluations, Trained, assembled
 from wsdcast.weather.training import fine_tuning
+from wsdcast.weather.training.fine_tuning import samples_of_rollouts
 from wsdcast.weather.training.rollouts import RolloutBatch, rollout_batches_of, rollout_loss
 
 pytestmark = pytest.mark.usefixtures("without_animation")
 
 
-@pytest.mark.parametrize("objective", ["distil", "shortcut", "crps"])
-def test_fine_tuning_has_no_dropout_and_ever_longer_rollouts(prepared, tmp_path, monkeypatch, objective):
-    """Members with masks of their own would differ more in training than in a forecast."""
-    networks, rollouts = [], []
+@pytest.mark.parametrize(("objective", "nfe", "gradients"), [("distil", 1, "all"), ("shortcut", 4, "last"), ("crps", 1, "all")])
+def test_fine_tuning_has_no_dropout_and_ever_longer_rollouts(prepared, tmp_path, monkeypatch, objective, nfe, gradients):
+    """Members with masks of their own would differ more in training than in a forecast. All samples have the longest rollout."""
+    networks, rollouts, priors = [], [], []
 
     def recorded(trained: Trained, few: FewEvaluations, nfe: int) -> Sampler:
-        networks.append(few.network)
+        networks.append((few.network, nfe))
+        priors.append(trained.prior_of)
         return few_sampler(trained, few, nfe)
 
     def measured(sampler: Sampler, batch: RolloutBatch, loss: EnsembleLoss, gradients: str) -> torch.Tensor:
@@ -36,11 +40,21 @@ def test_fine_tuning_has_no_dropout_and_ever_longer_rollouts(prepared, tmp_path,
 
     monkeypatch.setattr(fine_tuning, "few_sampler", recorded)
     monkeypatch.setattr(fine_tuning, "rollout_loss", measured)
-    changes = SMALL | TUNED | {"fine_tune__gradients": "all", "generator__dropout": 0.5}
+    monkeypatch.setattr(fine_tuning, "samples_of_rollouts", lambda stage: samples_of_rollouts(stage).subset(torch.tensor([5, 7])))
+    changes = SMALL | TUNED | {"fine_tune__nfe": nfe, "fine_tune__gradients": gradients, "generator__dropout": 0.5}
     run_with(prepared, tmp_path, generator__objective=objective, **changes)
-    assert rollouts == [(1, "all"), (1, "all"), (2, "all")]
-    in_training = {module.p for network in networks[:1] for module in network.modules() if isinstance(module, torch.nn.Dropout)}
-    assert in_training == {0.0}
+    assert rollouts == [(1, gradients), (1, gradients), (2, gradients)]
+    assert {number for _, number in networks} == {nfe}
+    assert {module.p for module in networks[0][0].modules() if isinstance(module, torch.nn.Dropout)} == {0.0}
+    context = torch.ones(2, 4, 8, 16, requires_grad=True)
+    (gradient,) = torch.autograd.grad(priors[0](context).mean.sum(), context)
+    assert gradient.any()  # that of a later step goes through the prior, which depends on the states before it
+
+
+def test_samples_of_rollouts_have_the_longest_one_in_the_training_split(prepared):
+    samples, recipe = training_samples(prepared), load_recipe(prepared / "tiny.yaml").changed(fine_tune__rollout=(1, 30, 2))
+    chosen = samples_of_rollouts(SimpleNamespace(recipe=recipe, samples=samples))
+    assert torch.equal(chosen.now, samples.now[:-29])  # a sample itself has the first state after it
 
 
 @pytest.mark.parametrize("objective", ["flow", "distil", "crps"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ import wsdcast
 from wsdcast.nets.unet import UNet
 from wsdcast.runs.artefact import is_current, make_stamp
 from wsdcast.runs.errors import UserError
-from wsdcast.warmstart.few_steps import shortcut_loss
+from wsdcast.warmstart.few_steps import distillation_loss, shortcut_loss
 from wsdcast.weather.networks import generator_model
 from wsdcast.weather.objective_sections import FewSteps
 from wsdcast.weather.recipe import Recipe
-from wsdcast.weather.samplers import sampler_of
+from wsdcast.weather.samplers import few_sampler, sampler_of
 from wsdcast.weather.samples import samples_of
 from wsdcast.weather.stages import train as train_stage
 from wsdcast.weather.training import few_steps
@@ -65,17 +66,30 @@ def test_few_evaluations_are_those_of_the_second_network_and_many_those_of_the_f
             assert torch.equal(sampler_of(networks, settings)(context, noise), of_generator)
 
 
-@pytest.mark.parametrize(("objective", "share"), [("distil", 0.0), ("shortcut", 0.5)])
-def test_a_student_has_no_dropout(prepared, tmp_path, monkeypatch, objective, share):
-    networks = []
+@pytest.mark.parametrize(("objective", "share", "validated"), [("distil", 0.0, 3), ("shortcut", 0.5, 1)])
+def test_a_student_has_no_dropout_and_its_own_number_of_evaluations(prepared, tmp_path, monkeypatch, objective, share, validated):
+    networks, numbers = [], []
 
     def recorded(*inputs: object, **options: bool) -> torch.nn.Module:
         networks.append(generator_model(*inputs, **options))
         return networks[-1]
 
     monkeypatch.setattr(few_steps, "generator_model", recorded)
-    run_with(prepared, tmp_path, generator__objective=objective, generator__dropout=0.5, **SMALL)
+    monkeypatch.setattr(few_steps, "few_sampler", lambda *inputs: numbers.append(inputs[-1]) or few_sampler(*inputs))
+    evaluations: dict[str, list[int]] = {"student": [], "teacher": []}
+
+    def counted(student: UNet, teacher: UNet, *arguments: Any) -> torch.Tensor:
+        for name, network in {"student": student, "teacher": teacher}.items():
+            evaluations[name].append(0)
+            network.register_forward_hook(lambda *_, name=name: evaluations[name].append(evaluations[name].pop() + 1), always_call=False)
+        return distillation_loss(student, teacher, *arguments)
+
+    monkeypatch.setattr(few_steps, "distillation_loss", counted)
+    changes = SMALL | {"few_steps__steps": 1, "few_steps__nfe": 3, "few_steps__teacher_nfe": 4, "generator__dropout": 0.5}
+    run_with(prepared, tmp_path, generator__objective=objective, **changes)
     assert {module.p for module in networks[0].modules() if isinstance(module, torch.nn.Dropout)} == {share}
+    assert set(numbers) == {validated}
+    assert evaluations == ({"student": [3], "teacher": [4]} if objective == "distil" else {"student": [], "teacher": []})
 
 
 def test_the_forecast_of_the_flow_does_not_change(prepared, tmp_path, flow):
@@ -124,6 +138,9 @@ def test_a_training_of_few_evaluations_that_was_stopped_goes_on_to_the_same_bits
     changes = {"generator__objective": "shortcut", "few_steps__steps": 6, "training__validate_every": 2, **TUNED}
     recipe, whole = run_with(prepared, tmp_path / "whole", **changes)
     run = new_run(prepared, tmp_path / "stopped")
+    for name in ("moments", "predictions", "generator"):
+        shutil.copytree(whole / name, run / name)
+    torch.manual_seed(5)  # the few steps depend on their own seed alone
     calls: list[int] = []
 
     def interrupted(*arguments):
@@ -136,9 +153,10 @@ def test_a_training_of_few_evaluations_that_was_stopped_goes_on_to_the_same_bits
         patch.setattr(few_steps, "shortcut_loss", interrupted)
         with pytest.raises(KeyboardInterrupt):
             wsdcast.train(recipe, run)
-    assert (run / "generator").exists()
     assert not (run / "few-steps").exists()
-    wsdcast.train(recipe, run)
+    summary = wsdcast.train(recipe, run)
+    seconds = [json.loads((run / name / "stamp.json").read_text())["seconds"] for name in recipe.networks]
+    assert summary.facts["fine-tuned share"] == f"{seconds[-1] / sum(seconds):.0%} of the time of training so far"
     for name in ("few-steps", "fine-tuned"):
         expected = weights(whole, name)
         assert all(torch.equal(value, expected[key]) for key, value in weights(run, name).items())

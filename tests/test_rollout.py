@@ -89,6 +89,9 @@ def test_a_rollout_needs_memory_for_its_largest_group_and_its_batches(rolled_out
     of_network = at_a_time * peak_memory(networks.generator, (1, 10, 8, 16), (1,), (1,), training=False)
     fields = [memory.fields_of_member(record, networks.forcings, 1) + 2 * LEADS_PER_CHUNK * kept for kept in (1, 2)]
     assert needed == [of_network + together * count * 4 * 8 * 16 for count in fields]
+    monkeypatch.setattr(memory.devices, "device", lambda: torch.device("meta"))
+    memory.require_memory_of_rollout(networks, record, np.arange(starts), settings, 25, 1)
+    assert len(needed) == 2  # no estimate for another device than the CPU
 
 
 @pytest.mark.slow

@@ -30,7 +30,8 @@ from wsdcast.training import fitting
 from wsdcast.training.loop import Step, read
 from wsdcast.warmstart.flow import training_loss
 from wsdcast.weather.recipe import Recipe, load_recipe
-from wsdcast.weather.training import generator
+from wsdcast.weather.training import generator, moments
+from wsdcast.weather.training.stage import NETWORKS, random_of, seed_torch
 
 RECIPE = """
 name: tiny
@@ -65,8 +66,10 @@ def same_weights(run: Path, other: Path) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_the_summary_counts_the_samples_of_a_step(run, recipe):
+def test_the_summary_counts_the_samples_of_a_step(run, recipe, monkeypatch):
     """A step has no more samples than there are, and those of all batches that are accumulated."""
+    needed: list[int] = []
+    monkeypatch.setattr(moments, "require_space", lambda _, size: needed.append(size))
     changes = {"moments__batch": 200, "generator__batch": 3, "generator__accumulate": 2, "generator__steps": 47}
     facts = wsdcast.train(recipe.changed(**changes), run).facts
     assert facts["training samples"] == 94
@@ -74,6 +77,17 @@ def test_the_summary_counts_the_samples_of_a_step(run, recipe):
     assert re.fullmatch(r"error \d\.\d{3} std of the data; \(x - mean\) / std has std \d+\.\d\d", facts["moments, training split"])
     assert facts["generator loss"].endswith("mean of the last tenth of 47 steps of 6 samples")
     assert facts["predictions save"].endswith("because training visits a sample 3 times")
+    assert set(needed) == {np.load(run / "predictions/moments.npy").nbytes}
+
+
+def test_all_networks_have_seeds_of_their_own(recipe):
+    seeds = []
+    for seed in range(3):
+        for network in NETWORKS:
+            seed_torch(recipe.changed(seed=seed), network)
+            seeds += [torch.initial_seed(), random_of(recipe.changed(seed=seed), network).initial_seed()]
+    assert len(set(seeds)) == len(seeds)
+    assert [seeds[number] for number in (0, 2, 8, 10, 16, 18)] == [*range(6)]  # those of version 0.1.0
 
 
 def test_every_validation_is_kept_and_printed(run, recipe, capsys):
@@ -258,7 +272,8 @@ def test_later_networks_of_the_same_recipe_stay_where_an_earlier_one_is_trained_
 def test_predictions_of_another_recipe_are_replaced(chain, run, recipe):
     """They are made anew from the moments network, and no work of the user is lost with them."""
     shutil.copytree(chain / "predictions", run / "predictions")
-    wsdcast.train(recipe.changed(moments__steps=3, generator__steps=2), run)
+    summary = wsdcast.train(recipe.changed(moments__steps=3, generator__steps=2), run)
+    assert "predictions save" not in summary.facts  # training visits few of the samples
     expected = make_stamp(recipe.changed(moments__steps=3), run, "predictions")["id"]
     assert read_stamp(run / "predictions")["id"] == expected != read_stamp(chain / "predictions")["id"]
 
@@ -327,6 +342,8 @@ def begun_runs(prepared, tmp_path_factory) -> Callable[..., tuple[Recipe, Path]]
         ("generator", LIKELIHOOD_ALONE, WEIGHTS),
         *(("generator", CRPS, change) for change in (WEIGHTS, {"crps__alpha": 0.5}, {"crps__spectral_weight": 0.2})),
         ("few-steps", CHAIN, WEIGHTS),
+        ("few-steps", CHAIN, {"few_steps__begin": "scratch"}),
+        ("few-steps", CHAIN, {"few_steps__nfe": 2, "fine_tune__nfe": 2}),
         *(("fine-tuned", CHAIN, change) for change in (WEIGHTS, {"crps__alpha": 0.5}, {"crps__spectral_weight": 0.2})),
     ],
     ids=str,

@@ -193,8 +193,9 @@ def test_the_range_of_each_variable_is_its_own():
     states = np.zeros((1, 3, 5, 2, 2), np.float32)
     states[0, :, 0], states[0, :, 4] = 280, 55_000
     states[0, 1, 0, 1, 1], states[0, 2, 1, 0, 0] = 400, np.nan
+    states[0, 0, 2, 1, 0] = -0.007  # at one point
     expected = np.zeros((3, 5), dtype=bool)
-    expected[1, 0] = expected[2, 1] = True
+    expected[0, 2] = expected[1, 0] = expected[2, 1] = True
     np.testing.assert_array_equal(left_range(states, ranges)[0], expected)
 
 
