@@ -69,17 +69,17 @@ def edited(source: Path, target: Path, **values) -> Path:
 
 @pytest.mark.parametrize("start", ["2000-01-29T12", None])
 def test_a_forecast_from_the_file_has_the_bits_of_the_run(trained, tmp_path, start):
-    record = trained / "run/analysis.zarr"
+    record, model = trained / "run/analysis.zarr", trained / "tiny.wsd"
     shutil.copytree(record, tmp_path / "analyses.zarr")
-    if start is None:  # a source that ends at this time
+    if start is None:  # a source that ends at this time, and a model whose own initial times are others
+        recipe = json.loads(zipfile.ZipFile(model).read(MODEL))["recipe"]
+        model = edited(model, tmp_path / "edited.wsd", recipe=recipe | {"rollout": recipe["rollout"] | {"start": "2000-01-25"}})
         times = xr.open_zarr(record, chunks=None).sel(time=slice("2000-01-20", "2000-01-29T12"))[list(DEFAULT)]
         shutil.rmtree(tmp_path / "analyses.zarr")
         times.drop_encoding().to_zarr(tmp_path / "analyses.zarr", consolidated=False)
-    summary = wsdcast.rollout(
-        model=trained / "tiny.wsd", initial=str(tmp_path / "analyses.zarr"), run=tmp_path / "run", start=start, members=3
-    )
+    summary = wsdcast.rollout(model=model, initial=str(tmp_path / "analyses.zarr"), run=tmp_path / "run", start=start, members=3)
     xr.testing.assert_equal(forecast_of(tmp_path / "run"), forecast_of(trained / "run"))
-    assert read_model(trained / "tiny.wsd").digest == summary.facts["sha256 of the model"]
+    assert read_model(model).digest == summary.facts["sha256 of the model"]
     assert not (tmp_path / "run/moments_forecast.zarr").exists()
     with xr.open_dataset(tmp_path / "run/initial_states.nc") as states, xr.open_zarr(record, chunks=None) as analyses:
         assert [str(time)[:13] for time in states["time"].values] == ["2000-01-29T06", "2000-01-29T12"]
@@ -168,6 +168,7 @@ def test_what_is_odd_about_the_initial_states_is_said(trained, tmp_path, kind):
         "10 m wind v10 is the mean over an interval (cell_methods), not the wind at its time",
     }
     assert summary.facts.get("notes") == said.get(kind)
+    assert summary.facts["climate"].endswith("); the model was trained on planet")
     with xr.open_dataset(tmp_path / "run/initial_states.nc") as states:
         assert states.attrs.get("notes") == said.get(kind)
 
@@ -193,6 +194,24 @@ def test_the_climates_are_named(trained, tmp_path):
     std = np.sqrt(np.average((u - mean) ** 2, weights=np.broadcast_to(weights, u.shape)))
     words = difference_in_words(states)
     assert words.startswith(f"u {mean:.2f} ± {std:.2f} m/s (training {states.mean[0]:.2f} ± {states.std[0]:.2f}), v ")
+
+
+def test_a_forecast_of_another_model_or_of_other_initial_states_is_not_current(trained, directory):
+    """The recipe and the initial times are the same."""
+    wind = wind_dataset(six_hourly("2001-05-01", 4), np.linspace(80, -80, 9), np.arange(0, 360, 20.0))
+    for name in ("wind.nc", "other.nc"):
+        wind.to_netcdf(name)
+        wind["u10"][-1, 3, 4] += 1
+    name = "generator.safetensors"
+    changed_entry(trained / "tiny.wsd", Path("tiny.wsd"), name, lambda content: save({k: 1.01 * v for k, v in load(content).items()}))
+    settings = {"start": "2001-05-01T12/2001-05-01T18/6h", "members": 2, "days": 0.25}
+    for first in (True, False):
+        facts = wsdcast.rollout(model=trained / "tiny.wsd", initial="wind.nc", **settings).facts
+        assert ("current: forecast.zarr" in facts) != first
+    assert [path.name for path in Path("runs").iterdir()] == ["tiny-2001-05-01T12-2001-05-01T18-6h"]
+    for model, initial in ((trained / "tiny.wsd", "other.nc"), ("tiny.wsd", "wind.nc")):
+        with pytest.raises(UserError, match=r"forecast\.zarr was made from other inputs \(the model file or the initial states changed"):
+            wsdcast.rollout(model=model, initial=initial, **settings)
 
 
 def test_equal_models_are_equal_files_and_all_of_it_is_read_back(trained, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.study.weather_variants import moments_cost, variant_of
 from wsdcast.weather.forcings import surroundings
 from wsdcast.weather.forecast.autoregression import forecast
-from wsdcast.weather.forecast.initial_times import initial_times, with_past
+from wsdcast.weather.forecast.initial_times import initial_times, with_past, without_latest
 from wsdcast.weather.network_sections import Forcings
 from wsdcast.weather.networks import Sizes
 from wsdcast.weather.recipe import Recipe, load_recipe
@@ -124,6 +125,8 @@ def test_an_initial_time_needs_all_states_before_it():
     assert initial_times(times, "2020-01-01T00", "the source", 0).size == 1
     with pytest.raises(UserError, match="lacks 1 of 1 initial times or the states up to 18 h before them"):
         initial_times(times, "2020-01-02T00", "the source", 3)
+    record = SimpleNamespace(times=np.delete(times, 3), past_states=1)  # the last one, at 30 h, lacks the state before it
+    assert without_latest(load_recipe("planet").changed(rollout__start="latest"), record).rollout.start == "2020-01-01T18"
     with pytest.raises(UserError, match="has no 6 states in a row"):
         initial_times(times, "latest", "the source", 5)
 

@@ -56,11 +56,10 @@ def published(mirror):
     return mirror
 
 
-@pytest.mark.parametrize("system", ["gfs", "ifs"])
-def test_the_newest_cycle_is_the_initial_time(model, published, tmp_path, system):
-    result = CliRunner().invoke(
-        app, ["rollout", "--model", str(model), "--initial", system, "--run", str(tmp_path / "run"), "--json"], catch_exceptions=False
-    )
+@pytest.mark.parametrize(("system", "start"), [("gfs", []), ("ifs", ["--start", "latest"])])
+def test_the_newest_cycle_is_the_initial_time(model, published, tmp_path, system, start):
+    options = ["--model", str(model), "--initial", system, *start, "--run", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, ["rollout", *options, "--json"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert "2026-06-02T18, the newest; not complete yet: 2026-06-03T00" in result.stdout.replace(":00,", ",").replace(":00;", ";")
     with xr.open_dataset(tmp_path / "run/initial_states.nc") as states:

@@ -402,7 +402,8 @@ def test_prescribed_forcings_must_be_in_the_record(run, parts):
         starts_of(last, record)
     with pytest.raises(UserError, match=r"at \S+; hold them instead"):
         starts_of(last.changed(rollout__days=0.5), record)
-    assert starts_of(last.changed(rollout__forcings="held"), record).tolist() == [record.times.size - 1]
+    for changes, of in (({"rollout__forcings": "held"}, record), ({}, replace(record, forcing_variables=()))):
+        assert starts_of(last.changed(**changes), of).tolist() == [record.times.size - 1]
 
 
 def test_the_variables_that_forecast_and_truth_have_in_common_are_scored(run, tmp_path):
