@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from wsdcast.weather.samples import Samples
 from wsdcast.weather.trained import FewEvaluations, trained
 from wsdcast.weather.training.losses import loss_of_ensembles
 from wsdcast.weather.training.rollouts import RolloutBatch, rollout_batches_of, rollout_loss
-from wsdcast.weather.training.stage import Stage, random_of, seed_torch
+from wsdcast.weather.training.stage import Stage, random_of
 
 
 def samples_of_rollouts(stage: Stage) -> Samples:
@@ -52,8 +51,7 @@ def fine_tune(stage: Stage) -> None:
     networks = replace(networks, prior_of=lambda context: make_prior(*moments(context)))
     if settings.compile and isinstance(moments, nn.Module):
         compiled(moments)  # it is evaluated in each step of a rollout, as the network in training is
-    seed_torch(recipe, FINE_TUNED)
-    network, random = copy.deepcopy(last).requires_grad_(True), random_of(recipe, FINE_TUNED)
+    network, random = last.requires_grad_(True), random_of(recipe, FINE_TUNED)
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # each member has its own mask, so members would differ more in training than in a forecast
