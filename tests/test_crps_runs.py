@@ -14,14 +14,12 @@ from test_path_runs import run_with
 
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
-from wsdcast.warmstart.crps import NOISE_NUMBERS, ensemble_loss
+from wsdcast.warmstart.crps import NOISE_NUMBERS
 from wsdcast.weather.climate import zonal_amplitude
 from wsdcast.weather.model_file import read_model
-from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samplers import sampler_of
 from wsdcast.weather.trained import assembled
 from wsdcast.weather.training import generator
-from wsdcast.weather.training.losses import loss_of_ensembles
 
 pytestmark = pytest.mark.usefixtures("without_animation", "without_report")
 
@@ -74,19 +72,6 @@ def test_members_of_a_sample_have_its_context_and_its_prior(prepared, tmp_path, 
     for member in members:
         assert torch.equal(member[:, 0], now)
         assert (member[:, 1] - now).abs().mean() < 0.1  # the mean of moments that are hardly trained
-
-
-@pytest.mark.parametrize("factors", [{}, {"10m_u_component_of_wind": 3.0}])
-def test_the_loss_has_the_scales_of_the_record_and_the_settings_of_the_recipe(prepared, factors):
-    record = open_analysis(prepared / "run/analysis.zarr")
-    recipe = load_recipe(prepared / "tiny.yaml").changed(crps__alpha=0.9, crps__spectral_weight=0.3, training__weights=factors)
-    weights = torch.from_numpy(record.grid.area_weights).float()[:, None]
-    of_channels = torch.tensor([1.5, 0.5] if factors else [1.0, 1.0])
-    scale = torch.from_numpy(record.difference_std / record.std) / of_channels
-    expected = ensemble_loss(weights, scale[:, None, None], zonal_amplitude(record), 0.9, 0.3)
-    *members, truth = torch.randn(3, 4, 2, 8, 16, generator=torch.Generator().manual_seed(0))
-    members = torch.stack(members)
-    torch.testing.assert_close(loss_of_ensembles(recipe, record)(members, truth), expected(members, truth))
 
 
 def test_a_model_with_the_prior_persistence_travels(prepared, tmp_path):

@@ -151,6 +151,18 @@ def test_an_unfinished_forecast_of_another_recipe_is_not_continued(trained_run, 
         wsdcast.rollout(run=trained_run, seed=2)
 
 
+def test_a_rollout_that_was_stopped_while_its_store_was_completed_computes_nothing_again(trained_run, monkeypatch):
+    start = "2000-01-30T12"  # with truth at its first lead time alone
+    with monkeypatch.context() as patched:
+        patched.setattr(streamed.ScoredForecasts, "close", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            wsdcast.rollout(run=trained_run, start=start)
+    summary = wsdcast.rollout(run=trained_run, start=start)
+    assert summary.facts["time: moments_forecast.zarr"] == "0 s"
+    assert summary.facts["time: forecast.zarr"].endswith(" ms a sample")
+    assert summary.written[str(trained_run / MOMENTS_FORECAST)].startswith("1 initial time x scores x 4 leads, ")
+
+
 def test_a_second_rollout_at_the_same_time_is_refused(trained_run):
     with alone(trained_run), pytest.raises(UserError, match="another wsdcast command is at work in"):
         wsdcast.rollout(run=trained_run)

@@ -15,10 +15,12 @@ from typer.testing import CliRunner
 import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.store.forecasts import Forecasts
+from wsdcast.report.coastlines import coastlines_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import FORECAST, MOMENTS_FORECAST
 from wsdcast.verification.streamed import ScoredForecasts
 from wsdcast.weather.forecast.initial_times import starts_of, without_latest
+from wsdcast.weather.stages import rollout as stage
 
 pytestmark = pytest.mark.usefixtures("without_animation", "without_report")
 
@@ -39,12 +41,21 @@ def test_initial_times_are_those_asked_for(rolled_out, start, expected):
     np.testing.assert_array_equal(record.times[starts_of(resolved, record)], np.array(expected, "datetime64[ns]"))
 
 
-def test_forecast_from_the_latest_state_has_no_truth(trained_run):
+def test_forecast_from_the_latest_state_has_no_truth(trained_run, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(stage, "animate", lambda forecast, _, path, *more: drawn.append((forecast, *more)) or path.write_bytes(b""))
     summary = wsdcast.rollout(run=trained_run, start="latest")
-    assert forecast_of(trained_run).sizes["time"] == 1
+    forecast = forecast_of(trained_run)
+    assert forecast.sizes["time"] == 1
+    assert forecast.attrs["title"] == "10 m wind ensemble forecast"
     assert summary.facts["initial times"] == "2000-01-30T18"
-    assert (trained_run / "forecast.gif").exists()
-    assert "current: forecast.zarr" in wsdcast.rollout(run=trained_run, start="latest").facts
+    assert summary.facts["evaluations"] == "2 of the generator, 1 of the moments model per sample"
+    about = {"forecast.zarr": "1 initial time x 5 members x 4 leads, 0 MB", "forecast.gif": "members from the first initial time"}
+    assert summary.written == {str(trained_run / name): text for name, text in about.items()}
+    assert drawn == [(trained_run / FORECAST, 0, coastlines_of("planet"), None)]
+    again = wsdcast.rollout(run=trained_run, start="latest")
+    assert "current: forecast.zarr" in again.facts
+    assert not again.written
     with pytest.raises(UserError, match="no truth for any initial time and lead time of the forecast"):
         wsdcast.score(run=trained_run)
 

@@ -23,12 +23,15 @@ from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.scoring import statistics_of
 from wsdcast.verification.truth import open_truth, truth_of
+from wsdcast.warmstart.crps import ensemble_loss
+from wsdcast.weather.climate import zonal_amplitude
 from wsdcast.weather.forecast.one_step import one_step
 from wsdcast.weather.forecast.outcome import clipped, stopped
 from wsdcast.weather.forecast.running import ensembles
 from wsdcast.weather.forecast.writing import allowed_ranges, left_range, run_and_write
 from wsdcast.weather.recipe import Rollout, load_recipe
 from wsdcast.weather.samples import samples_of
+from wsdcast.weather.training.losses import loss_of_ensembles
 from wsdcast.weather.weights import channel_weights, generator_weights
 
 SST = "sea_surface_temperature"
@@ -385,6 +388,17 @@ def test_errors_are_divided_by_the_difference_where_the_prior_does_not(parts, ch
     recipe, record, _ = parts
     weights, expected = generator_weights(recipe.changed(**changes), record), channel_weights({}, record, by_difference)
     assert torch.equal(weights, expected) if by_difference else weights is expected is None
+
+
+@pytest.mark.parametrize(("factors", "of_channels"), [({}, [1.0] * 5), ({DEFAULT[0]: 3.0}, [5 / 7, 15 / 7, 5 / 7, 5 / 7, 5 / 7])])
+def test_the_loss_of_ensembles_has_the_changes_of_the_record_and_the_settings_of_the_recipe(parts, factors, of_channels):
+    recipe, record, _ = parts
+    recipe = recipe.changed(crps__alpha=0.9, crps__spectral_weight=0.3, training__weights=factors)
+    weights = torch.from_numpy(record.grid.area_weights).float()[:, None]
+    scale = torch.from_numpy(record.difference_std / record.std)[:5] / torch.tensor(of_channels)
+    expected = ensemble_loss(weights, scale[:, None, None], zonal_amplitude(record), 0.9, 0.3)
+    *members, truth = torch.randn(3, 4, 5, 8, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(loss_of_ensembles(recipe, record)(torch.stack(members), truth), expected(torch.stack(members), truth))
 
 
 def test_levels_of_one_variable_are_weighted_by_pressure(prepared):

@@ -152,7 +152,6 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
     for artefact in list(samplers):
         if artefact in current:
             summary.facts[f"current: {artefact}"] = str(directory / artefact)
-            del samplers[artefact]
         else:
             # The first sampler is let go before the second begins: a CUDA graph keeps the memory of its evaluations.
             sampler = in_batches(samplers.pop(artefact), batch)
