@@ -166,10 +166,12 @@ def test_small_batches_have_a_sample_for_steps_too(prepared, tmp_path, monkeypat
     """A rounded share of 0.875 is all of a batch of up to four samples, so no step was trained there."""
     assert [FewSteps().flow_samples(batch) for batch in (1, 2, 3, 4, 5, 8, 12, 16)] == [1, 1, 2, 3, 4, 7, 10, 14]
     chosen: list[int] = []
+    lengths: set[float] = set()
     slower: list[bool] = []
 
     def recorded(network: UNet, teacher: UNet, *arguments: Any) -> torch.Tensor:
         chosen.append(arguments[-1])
+        lengths.update(arguments[-2].d.tolist())
         weights = [torch.cat([values.detach().flatten() for values in of.parameters()]) for of in (network, teacher)]
         slower.append(not torch.equal(*weights))
         return shortcut_loss(network, teacher, *arguments)
@@ -177,6 +179,7 @@ def test_small_batches_have_a_sample_for_steps_too(prepared, tmp_path, monkeypat
     monkeypatch.setattr(few_steps, "shortcut_loss", recorded)
     run_with(prepared, tmp_path, generator__objective="shortcut", **SMALL | {"few_steps__batch": 4, "few_steps__flow_share": 0.875})
     assert chosen == [3, 3, 3]
+    assert lengths <= {1, 1 / 2, 1 / 4, 1 / 8}
     assert slower == [False, True, True]  # the teacher has the averaged weights
 
 

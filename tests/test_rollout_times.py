@@ -33,6 +33,7 @@ pytestmark = pytest.mark.usefixtures("without_animation", "without_report")
         ("2000-01-29T06:00:00Z", ["2000-01-29T06"]),
         ("2000-01-28/2000-01-29/12h", ["2000-01-28T00", "2000-01-28T12", "2000-01-29T00", "2000-01-29T12"]),
         ("2000-01-28/2000-01-29T00/1d", ["2000-01-28T00", "2000-01-29T00"]),
+        (None, ["2000-01-28T06", "2000-01-28T18", "2000-01-29T06", "2000-01-29T18"]),  # all with truth for the whole day
     ],
 )
 def test_initial_times_are_those_asked_for(rolled_out, start, expected):
