@@ -8,6 +8,7 @@ import xarray as xr
 from conftest import six_hourly
 from small_sources import looked_at, wind
 
+from wsdcast.data.sources.conventions import as_slice
 from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.data.sources.space import order_of
 from wsdcast.runs.errors import UserError
@@ -27,6 +28,31 @@ def test_longitudes_that_are_not_equal_steps_stay_refused():
     array = xr.DataArray(np.zeros((3, 4)), coords={"latitude": [90.0, 0, -90], "longitude": [0, 90, 180.1, 270]})
     with pytest.raises(UserError, match="not a global grid"):
         order_of(array)
+
+
+@pytest.mark.parametrize("latitude", [[91.0, 0, -91], [90.0, 0, -91], [91.0, 0, -90]])
+def test_latitudes_beyond_a_pole_are_refused(latitude):
+    """They are no rounding of the pole."""
+    array = xr.DataArray(np.zeros((3, 4)), coords={"latitude": latitude, "longitude": [0, 90, 180, 270]})
+    with pytest.raises(UserError, match="from north to south within 90 and -90"):
+        order_of(array)
+
+
+def test_a_longitude_just_below_zero_is_the_first_and_one_that_is_repeated_is_taken_once():
+    array = xr.DataArray(np.zeros((3, 5)), coords={"latitude": [-90.0, 0, 90], "longitude": [-1e-11, 90, 180, 270, 360]})
+    rows, columns, grid = order_of(array)
+    assert (rows.tolist(), columns.tolist()) == ([2, 1, 0], [0, 1, 2, 3])
+    np.testing.assert_array_equal(grid.longitude, [0, 90, 180, 270])
+
+
+AS_SLICES = ([0, 1, 2, 3, 4, 5], [2, 3, 4], [5, 4, 3, 2, 1, 0], [1, 0], [3])
+
+
+@pytest.mark.parametrize("indices", [*AS_SLICES, [4, 3, 2], [0, 1, 3], [3, 2, 0], [0, 2, 4], [3, 4, 5, 0, 1, 2], [1, 2, 1, 0]], ids=str)
+def test_indices_and_the_slice_of_them_choose_the_same(indices):
+    chosen = as_slice(np.array(indices))
+    np.testing.assert_array_equal(np.arange(6)[chosen], indices)
+    assert isinstance(chosen, slice) == (indices in AS_SLICES)
 
 
 def test_coordinates_are_known_by_their_units(tmp_path):

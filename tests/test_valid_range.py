@@ -15,6 +15,7 @@ import wsdcast
 from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.data.sources.layout import fields_of
 from wsdcast.data.sources.opening import open_dataset
+from wsdcast.data.sources.valid_range import with_invalid_missing
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs import progress
 from wsdcast.runs.errors import UserError
@@ -101,6 +102,15 @@ def test_a_range_outside_of_which_most_values_are_is_not_used(tmp_path, capsys, 
     assert array[0, 0, 0].item() == 0
     about = "more than half of u10 is outside of its valid range (valid_range, valid_min, valid_max), which is not used"
     assert capsys.readouterr().err == f"{tmp_path / 'a.nc'}: {about}\n"
+
+
+@pytest.mark.parametrize("outside", [{0}, {2}, {4}, {0, 1, 3}, {0, 2}, {0, 4}, {2, 4}, {0, 2, 4}], ids=str)
+def test_the_first_the_middle_and_the_last_field_tell_whether_a_range_is_meant(tmp_path, outside):
+    variable = xr.Variable(("time", "latitude", "longitude"), np.zeros((5, 3, 4), FLOAT), {"valid_max": FLOAT(60)})
+    variable[sorted(outside)] = 61
+    array = with_invalid_missing(xr.Dataset({"u10": variable}), "a")["u10"]
+    is_meant = len(outside & {0, 2, 4}) < 2
+    assert np.isnan(array.values[:, 0, 0]).tolist() == [is_meant and number in outside for number in range(5)]
 
 
 def test_a_note_comes_once_for_many_files(tmp_path, capsys):
