@@ -82,6 +82,9 @@ LAYOUTS = {
         [store, store.assign_coords(prediction_timedelta=LEADS - 24 * HOUR)], dim="prediction_timedelta", join="outer"
     ),
     "initial times from the last": lambda store: store.isel(time=slice(None, None, -1)),
+    "times that are off by less than a second": lambda store: store.assign_coords(
+        time=STARTS + np.timedelta64(300, "ms") * np.array([1, -1, 1]), prediction_timedelta=LEADS - np.timedelta64(300, "ms")
+    ),
 }
 
 ONE_START = {

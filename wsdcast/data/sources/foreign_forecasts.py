@@ -155,7 +155,7 @@ def open_channels(address: Address, part: bool, variables: Sequence[str]) -> xr.
         if name not in channels.coords:
             raise UserError(f"{address}: has no coordinate '{name}' of {contents}, but {', '.join(map(str, channels.coords))}")
     lacked = {name: np.atleast_1d(channels.coords.get(name, 0)) for name in DIMENSIONS if name not in channels.dims}
-    channels = channels.drop_vars(lacked, errors="ignore").assign_coords(lacked).transpose(*DIMENSIONS, "latitude", "longitude")
+    channels = channels.drop_vars(lacked, errors="ignore").assign_coords(lacked)
     times, leads = dates_of(channels["time"], address), channels["prediction_timedelta"].values
     if not np.issubdtype(leads.dtype, np.timedelta64):
         raise UserError(f"{address}: its lead times have the type {leads.dtype} and no units of time, such as hours")
