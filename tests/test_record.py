@@ -45,7 +45,7 @@ def test_files_are_sorted_and_joined_and_gaps_stay(tmp_path, wind):
     wind.isel(time=[0, 1, 2]).to_netcdf(tmp_path / "b.nc")
     for pattern in (tmp_path, tmp_path / "*.nc"):
         record = open_record(str(pattern), tmp_path)
-        assert record.problems == []
+        assert record.problems == record.misfits == []
         np.testing.assert_array_equal(record.times, wind.time.values[[0, 1, 2, 4, 5]])
         np.testing.assert_array_equal(read(record)[:, 0], wind.u10.values[[0, 1, 2, 4, 5]])
 
@@ -112,16 +112,24 @@ def test_what_is_odd_about_files_and_times_is_noted(tmp_path, wind):
     assert open_record(str(tmp_path / "wind.nc"), tmp_path).notes == []
 
 
-@pytest.mark.parametrize(("end", "words"), [(None, "UTC"), (datetime(2019, 1, 1), "UTC in the period from data.start to data.end")])
-def test_a_record_without_a_time_says_whether_the_period_is_why(tmp_path, wind, end, words):
-    wind = wind if end else wind.assign_coords(time=wind.time + np.timedelta64(1, "h"))
+@pytest.mark.parametrize("period", [{}, {"end": datetime(2019, 1, 1)}, {"start": datetime(2021, 1, 1)}], ids=str)
+def test_a_record_without_a_time_says_whether_the_period_is_why(tmp_path, wind, period):
+    wind = wind if period else wind.assign_coords(time=wind.time + np.timedelta64(1, "h"))
     wind.to_netcdf(tmp_path / "wind.nc")
-    assert open_record(str(tmp_path), tmp_path, end=end).problems == [f"none of its times lies at 00, 06, 12 or 18 {words}"]
+    words = "UTC in the period from data.start to data.end" if period else "UTC"
+    assert open_record(str(tmp_path), tmp_path, **period).problems == [f"none of its times lies at 00, 06, 12 or 18 {words}"]
 
 
-def test_a_period_may_be_chosen(tmp_path, wind):
+@pytest.mark.parametrize(("number", "problems"), [(1, 0), (2, 1)])
+def test_no_state_must_follow_another_where_one_is_enough(tmp_path, wind, number, problems):
+    wind.isel(time=slice(None, None, 2)).to_netcdf(tmp_path / "wind.nc")
+    assert len(open_record(str(tmp_path), tmp_path, in_a_row=number).problems) == problems
+
+
+@pytest.mark.parametrize("hour", [5, 6])
+def test_a_period_may_be_chosen(tmp_path, wind, hour):
     wind.to_netcdf(tmp_path / "wind.nc")
-    record = open_record(str(tmp_path), tmp_path, datetime(2020, 1, 1, 5), datetime(2020, 1, 2))
+    record = open_record(str(tmp_path), tmp_path, datetime(2020, 1, 1, hour), datetime(2020, 1, 2))
     assert [str(time)[8:13] for time in record.times] == ["01T06", "01T12", "01T18", "02T00"]
     np.testing.assert_array_equal(read(record)[:, 1], wind.v10.values[1:5])
 
