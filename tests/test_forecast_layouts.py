@@ -68,6 +68,7 @@ LAYOUTS = {
     ),
     "days": numbered("days", 24 * HOUR, "float32"),
     "minutes": numbered("minutes", np.timedelta64(1, "m"), "int32"),
+    "seconds": numbered("s", np.timedelta64(1, "s")),
     "by standard name": lambda store: (
         store.rename(time="S", prediction_timedelta="L", number="M")
         .assign_coords(S=("S", STARTS, {"standard_name": "forecast_reference_time"}), L=("L", LEADS, {"standard_name": "forecast_period"}))
@@ -175,6 +176,9 @@ MEANINGS = {
     "time is none: lead times follow": ({"time": OTHER, "init_time": TWO_STARTS, "valid_time": BOTH}, STARTS[:2], LEADS),
     "time is no lead time": ({"time": ("b", LEADS + HOUR), "init_time": TWO_STARTS, "step": SPAN}, STARTS[:2], LEADS),
     "no time": ({"init_time": TWO_STARTS, "step": SPAN}, STARTS[:2], LEADS),
+    "nothing is a time": ({"a": [1, 2], "valid_time": ("a", [6, 12])}, None, None),
+    "nothing is there": ({}, None, None),
+    "lead times alone": ({"step": SPAN}, None, LEADS),
 }
 
 

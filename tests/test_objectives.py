@@ -77,19 +77,31 @@ def test_a_student_has_no_dropout_and_its_own_number_of_evaluations(prepared, tm
     monkeypatch.setattr(few_steps, "generator_model", recorded)
     monkeypatch.setattr(few_steps, "few_sampler", lambda *inputs: numbers.append(inputs[-1]) or few_sampler(*inputs))
     evaluations: dict[str, list[int]] = {"student": [], "teacher": []}
+    priors: list[torch.Tensor] = []
 
     def counted(student: UNet, teacher: UNet, *arguments: Any) -> torch.Tensor:
+        priors.extend(arguments[0].mean)
         for name, network in {"student": student, "teacher": teacher}.items():
             evaluations[name].append(0)
-            network.register_forward_hook(lambda *_, name=name: evaluations[name].append(evaluations[name].pop() + 1), always_call=False)
+            network.register_forward_hook(lambda *_, name=name: evaluations[name].append(evaluations[name].pop() + 1))
         return distillation_loss(student, teacher, *arguments)
 
     monkeypatch.setattr(few_steps, "distillation_loss", counted)
-    changes = SMALL | {"few_steps__steps": 1, "few_steps__nfe": 3, "few_steps__teacher_nfe": 4, "generator__dropout": 0.5}
-    run_with(prepared, tmp_path, generator__objective=objective, **changes)
+    changes = SMALL | {
+        "few_steps__steps": 1,
+        "few_steps__nfe": 3,
+        "few_steps__teacher_nfe": 4,
+        "generator__dropout": 0.5,
+        "moments__dropout": 0.5,
+    }
+    _, run = run_with(prepared, tmp_path, generator__objective=objective, **changes)
     assert {module.p for module in networks[0].modules() if isinstance(module, torch.nn.Dropout)} == {share}
     assert set(numbers) == {validated}
     assert evaluations == ({"student": [3], "teacher": [4]} if objective == "distil" else {"student": [], "teacher": []})
+    predicted = torch.from_numpy(np.load(run / "predictions/moments.npy"))[:, 0]
+    assert len(priors) == 4 * (objective == "distil")
+    for mean in priors:  # it is the predicted one, in which dropout had a part
+        assert (predicted == mean).flatten(1).all(dim=1).any()
 
 
 def test_the_forecast_of_the_flow_does_not_change(prepared, tmp_path, flow):
