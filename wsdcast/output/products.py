@@ -159,11 +159,9 @@ def _speed(value: float | str) -> float:
         ValueError: if it is no number, or has another unit.
     """
     parts = re.fullmatch(r"([\d.]+) *([A-Za-z].*)", value.strip()) if isinstance(value, str) else None
-    if parts is None:
-        return float(value)
-    if (size := size_of_speed(parts[2])) is None:
-        raise ValueError(f"no unit of speed: {parts[2]}")
-    return float(parts[1]) * size
+    if parts and (size := size_of_speed(parts[2])) is not None:
+        return float(parts[1]) * size
+    return float(value)
 
 
 def _on_grid(
