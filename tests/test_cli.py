@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -78,9 +79,17 @@ def test_a_signal_ends_a_command_with_one_line_and_without_temporary_files(direc
     before = signal.getsignal(signal.SIGTERM)
     code, line = invoke("prepare")
     assert code == 128 + number
-    assert line == "wsdcast: interrupted; what is finished is kept, and the same command goes on from there\n"
+    assert line == "wsdcast: interrupted; what is finished is kept\n"
     assert not list(directory.iterdir())
     assert signal.getsignal(signal.SIGTERM) == before == signal.SIG_DFL
+
+
+def test_a_command_runs_in_any_thread(directory):
+    """As in a program with windows. Only the main thread may set handlers of signals."""
+    with ThreadPoolExecutor(1) as pool:
+        code, line = pool.submit(invoke, "score").result()
+    assert code == 2
+    assert "runs/planet/analysis.zarr is not there; run `wsdcast prepare` first" in line
 
 
 @pytest.mark.parametrize("allocate", [lambda: np.zeros(2**59), lambda: torch.empty(2**58)])

@@ -8,6 +8,7 @@ import inspect
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -63,7 +64,7 @@ def command(
         except KeyboardInterrupt as interrupt:
             if debug:
                 raise
-            print("wsdcast: interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+            print("wsdcast: interrupted; what is finished is kept", file=sys.stderr)
             raise typer.Exit(128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT)) from None
 
     # Typer makes the options from the signature.
@@ -83,12 +84,16 @@ class _Terminated(KeyboardInterrupt):
 
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM end this block as Ctrl-C does. Of several processes torchrun ends those that wait for a lost one, and that at once."""
+    """Let SIGTERM end this block as Ctrl-C does. Only the main thread can ask for that.
+
+    Of several processes torchrun ends those that wait for a lost one, and that at once.
+    """
 
     def terminated(*_: object) -> None:
         raise _Terminated
 
-    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL or "WORLD_SIZE" in os.environ:
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL or "WORLD_SIZE" in os.environ:
         yield
         return
     signal.signal(signal.SIGTERM, terminated)
