@@ -54,6 +54,12 @@ def test_the_recipe_that_a_report_shows_is_the_recipe():
     assert yaml_of(yaml.safe_dump(recipe.dump())) == recipe.dump()
 
 
+@pytest.mark.parametrize("text", ["!!bool maybe", "!!timestamp now", "!!float ''"])
+def test_a_value_that_does_not_fit_its_tag_is_refused(text):
+    with pytest.raises(ValueError, match="does not fit its tag"):
+        yaml_of(f"key: {text}")
+
+
 LISTS = "a0: &a0 [x, x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
 MAPPINGS = "a0: &a0 {p: 1, q: 2}\n" + "".join(f"a{n}: &a{n} {{p: *a{n - 1}, q: *a{n - 1}}}\n" for n in range(1, 60))
 MERGED = "a0: &a0 {p: 1, q: 2}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 60))

@@ -51,6 +51,8 @@ def yaml_of(text: str) -> Any:
             return None
         _check(node)
         return loader.construct_document(node)
+    except (AttributeError, LookupError):
+        raise ValueError("a value does not fit its tag, such as !!bool maybe") from None
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None
     except yaml.MarkedYAMLError as error:
