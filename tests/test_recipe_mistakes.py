@@ -58,7 +58,7 @@ from wsdcast.weather.recipe import Data, Rollout, load_recipe
         ("name: x\nrollout: {log_snr_ends: [-3, 40]}", "rollout.log_snr_ends: must increase by more than 0.01, between -15 and 15"),
         ("name: x\nrollout: {log_snr_ends: [0.0, 1.0e-16]}", "rollout.log_snr_ends: must increase by more than 0.01, between -15 and 15"),
         ("name: x\nrollout: {nfe: 1000000000}", "rollout.nfe: input should be less than or equal to 16777216, not 1000000000"),
-        ("name: x\nrollout: {days: 1e9}", "rollout.days: input should be less than or equal to 100000"),
+        ("name: x\nrollout: {days: 1e9}", "rollout.days: input should be less than or equal to 36500"),
         ("name: x\ndata: {days: 1000000000}", "data.days: input should be less than or equal to 73000"),
         (f"name: x\nseed: {2**63}", "seed: expected a number below 2**63"),
         (f"name: x\nmoments: {{widths: [4, {10**30}]}}", "moments.widths: expected numbers below 2**63"),
