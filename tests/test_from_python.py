@@ -100,7 +100,8 @@ def test_a_list_of_files_is_refused_with_what_names_several(directory):
 
 
 def test_an_end_without_a_time_includes_its_day_whatever_its_type():
-    ends = {load_recipe("planet").changed(data__end=end).data.end for end in ("2020-01-31", np.datetime64("2020-01-31"))}
+    days = "2020-01-31", np.datetime64("2020-01-31"), 20200131, np.int64(20200131)
+    ends = {load_recipe("planet").changed(data__end=day).data.end for day in days}
     assert ends == {datetime.datetime(2020, 1, 31, 23, 59, 59)}
 
 

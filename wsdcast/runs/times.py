@@ -22,7 +22,7 @@ def text_of(time: Any) -> Any:
     """The text of a time that is given as one of ``TimeLike``, or as a number such as 20200131; anything else as it is."""
     if getattr(time, "ndim", None) == 0:
         time = np.asarray(time)[()]
-    return str(time) if isinstance(time, date | np.datetime64 | int) else time
+    return str(time) if isinstance(time, date | np.datetime64 | int | np.integer) else time
 
 
 def in_utc(time: datetime) -> datetime:
