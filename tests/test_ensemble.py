@@ -125,6 +125,15 @@ def test_side_by_side_keeps_the_number_of_threads_elsewhere(threads):
         assert earlier.submit(torch.get_num_threads).result() == expected
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_work_side_by_side_needs_no_gradients_and_uses_further_threads_only_on_a_cpu(device):
+    seen = side_by_side(lambda item: (item, torch.is_inference_mode_enabled(), current_thread()), "abc", torch.device(device))
+    assert [item for item, *_ in seen] == ["a", "b", "c"]
+    assert all(without_gradients for _, without_gradients, _ in seen)
+    assert {thread is current_thread() for *_, thread in seen} == {device != "cpu"}
+    assert not torch.is_inference_mode_enabled()
+
+
 def test_an_error_stops_the_work_side_by_side():
     started = []
 
@@ -202,9 +211,16 @@ def test_noise_is_standard_normal_and_white():
     assert np.abs(correlation).max() < 6 / 256**0.5
 
 
-def test_noise_before_1970_is_not_that_of_the_opposite_date():
-    """The seconds of 1959-01-01 are minus those of 1981-01-01. Seeds must not be negative, but the dates need different ones."""
-    before, after = (next(member_noise(0, np.array([date], "datetime64[ns]"), 64, 1, SHAPE)) for date in ("1959-01-01", "1981-01-01"))
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param("1981-01-01", id="the same number of seconds after 1970"),
+        pytest.param("2027-01-19T03:14:08", id="2**31 seconds later"),
+    ],
+)
+def test_noise_before_1970_is_not_that_of_another_date(after):
+    """Seeds must not be negative, as the seconds of dates before 1970 are, but each date needs its own."""
+    before, after = (next(member_noise(0, np.array([date], "datetime64[ns]"), 64, 1, SHAPE)) for date in ("1959-01-01", after))
     assert np.corrcoef(before.ravel(), after.ravel())[0, 1] == pytest.approx(0, abs=5 / before.numel() ** 0.5)
     assert before.std() == pytest.approx(1, abs=5 / (2 * before.numel()) ** 0.5)
 
