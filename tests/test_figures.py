@@ -19,7 +19,7 @@ from wsdcast.data.store.zarr_store import open_store
 from wsdcast.data.variables import DEFAULT, SPEED
 from wsdcast.report import figures
 from wsdcast.report.map_panels import MapStyle, map_panels
-from wsdcast.report.maps import columns_of_map, draw_map, forecast_maps
+from wsdcast.report.maps import columns_of_map, draw_map, forecast_maps, repeated
 from wsdcast.report.panels import add_line, panel
 from wsdcast.report.plume import meteogram, nearest, place, plume
 from wsdcast.report.shown_fields import as_bytes, on_map
@@ -306,6 +306,19 @@ def test_cells_and_coastlines_lie_at_their_coordinates(name, edges):
     (lines,) = axis.collections
     # The line is drawn twice, so that it also shows at the left edge of the map.
     np.testing.assert_allclose(lines.get_segments(), [[[-190, 10], [-181, 20]], [[170, 10], [179, 20]]])
+    for ticks, hemispheres in ((axis.xaxis, " EW"), (axis.yaxis, " NS")):
+        expected = [f"{abs(place):g}°{hemispheres[int(np.sign(place))]}".strip() for place in ticks.get_ticklocs()]
+        assert [label.get_text() for label in ticks.get_ticklabels()] == expected
+
+
+@pytest.mark.parametrize("west", [-187.5, -180.0, -176.0])
+def test_a_map_has_the_lines_of_every_longitude_once(west):
+    round_the_globe = [np.array([[begin, 0.0], [begin + 4.0, 10.0]]) for begin in range(-180, 180, 4)]
+    drawn = np.array(repeated(round_the_globe, west))[:, :, 0]
+    longitudes = west + np.arange(0.25, 360, 0.5)[:, None]
+    assert ((drawn[:, 0] < longitudes) & (longitudes < drawn[:, 1])).sum(axis=1).tolist() == [1] * 720
+    assert drawn.min(axis=1).max() < west + 360
+    assert drawn.max(axis=1).min() > west
 
 
 @pytest.mark.parametrize("first", [0.0, 5.0])
@@ -334,16 +347,22 @@ def test_maps_show_truth_mean_spread_and_members():
     grid = Grid.regular("8x4")
     members, truth = np.random.default_rng(0).normal(0, 6, (2, 2, *grid.shape)), np.full((2, *grid.shape), 3.0)
     speeds = np.hypot(members[:, 0], members[:, 1])
-    shown = {
-        axis.get_title(): axis.images[0].get_array() for axis in forecast_maps(members, truth, grid, "x", (), WIND).axes if axis.images
-    }
+    images = {axis.get_title(): axis.images[0] for axis in forecast_maps(members, truth, grid, "x", (), WIND).axes if axis.images}
+    shown = {title: image.get_array() for title, image in images.items()}
     assert list(shown) == ["truth", "mean of the members", "spread of the members", "member 0", "member 1"]
     np.testing.assert_allclose(shown["truth"], np.sqrt(18))
     np.testing.assert_allclose(np.roll(shown["mean of the members"], 4, axis=1), speeds.mean(axis=0))
     from_greenwich = {title: np.roll(field, 4, axis=1) for title, field in shown.items()}
     np.testing.assert_allclose(from_greenwich["spread of the members"], np.abs(speeds[0] - speeds[1]) / np.sqrt(2))
     np.testing.assert_allclose(from_greenwich["member 1"], speeds[1])
+    spread = images.pop("spread of the members")
+    assert (spread.get_clim(), spread.get_cmap().name) == ((0, shown["spread of the members"].max()), "magma")
+    for image in images.values():  # they share one colour bar
+        assert (image.get_clim(), image.get_cmap().name) == ((0, pytest.approx(np.sqrt(18))), "viridis")
     assert "truth" not in {axis.get_title() for axis in forecast_maps(members, None, grid, "x", (), WIND).axes}
+    alone = {axis.get_title(): axis.images[0] for axis in forecast_maps(members[:1], truth, grid, "x", (), WIND).axes if axis.images}
+    assert list(alone) == ["truth", "mean of the members", "spread of the members", "member 0"]
+    assert (alone["spread of the members"].get_array() == 0).all()
 
 
 def test_quantiles_of_the_plume_are_symmetric():
