@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wsdcast.nets.unet import UNet
+from wsdcast.sampling.samplers import few_steps_sampler
 from wsdcast.warmstart.few_steps import (
     HALVINGS,
     StepDraws,
@@ -18,7 +19,7 @@ from wsdcast.warmstart.few_steps import (
 from wsdcast.warmstart.flow import Draws, draw, sample
 from wsdcast.warmstart.paths import STRAIGHT
 from wsdcast.warmstart.prior import InformedPrior, warm_start
-from wsdcast.warmstart.solvers import euler, midpoint
+from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
 
 MEAN, STD = 0.4, 0.6  # of the data in normalised space
@@ -151,7 +152,7 @@ def test_one_step_of_the_exact_network_ends_where_many_steps_of_the_flow_end():
     exact = prior().denormalise(MEAN + STD * noise)
     torch.testing.assert_close(many, exact, rtol=0, atol=1e-5)
     for count in (1, 2, 8):
-        few = sample(Exact(), lambda _: prior(), context(), noise, uniform(count), euler, step=1 / count)
+        few = few_steps_sampler(Exact(), lambda _: prior(), count, knows_step=True)(context(), noise)
         torch.testing.assert_close(few, exact, rtol=0, atol=1e-10)
 
 
