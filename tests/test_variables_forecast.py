@@ -271,6 +271,8 @@ def test_the_summary_names_the_first_stopped_members_and_all_variables_that_left
     ranges = [f"{DEFAULT[0]} outside -120 to 120 m s-1", "2m_temperature outside 173 to 338 K", f"{DEFAULT[1]} outside -120 to 120 m s-1"]
     expected = f"6 of 9 members, with {', '.join(ranges)}: {first}; {second}; and 1 more; more data or more training may help"
     assert stopped(store, "f") == {"stopped: f": expected}
+    hours[2][0], by[2][0] = 0, ""
+    assert stopped(store, "f")["stopped: f"].endswith("; member 2 of 2020-01-02T00 at 6 h; more data or more training may help")
     store.clipped = lambda: {"specific_humidity@850": 0.0123, "specific_humidity@500": 0.5}
     shares = "specific_humidity@850 1.2 %, specific_humidity@500 50 %"
     assert clipped(store, "f") == {"negative values set to zero: f": shares}
