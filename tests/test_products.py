@@ -223,7 +223,7 @@ def test_few_lead_times_are_in_memory(forecast, tmp_path, monkeypatch):
 
 
 def test_thresholds_may_have_a_unit_of_speed_or_an_exponent():
-    assert in_order("thresholds", ["25kn", "40 km/h", "30", 5, "34 kt"]) == pytest.approx(
-        (5, 40 / 3.6, 25 * 1852 / 3600, 34 * 1852 / 3600, 30)
+    assert in_order("thresholds", ["25kn", "40 km/h", "30", 5, "34 kt", 30, " 10.5 kn "]) == pytest.approx(
+        (5, 10.5 * 1852 / 3600, 40 / 3.6, 25 * 1852 / 3600, 34 * 1852 / 3600, 30)
     )
     assert in_order("thresholds", ["1e1", "5E-1"]) == (0.5, 10)

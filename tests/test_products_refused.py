@@ -84,6 +84,7 @@ def test_a_place_outside_a_regional_store_is_one_line(tmp_path):
         (["--thresholds", "25m"], "--thresholds 25m: expected numbers of 0 or more, in m/s, such as 10.8,17.2, or with a unit of speed"),
         (["--thresholds", "-5kn"], "--thresholds -5kn: expected numbers of 0 or more"),
         (["--thresholds", "nan"], "--thresholds nan: expected numbers of 0 or more, in m/s"),
+        (["--thresholds", "inf"], "--thresholds inf: expected numbers of 0 or more, in m/s"),
         (["--thresholds", ""], "--thresholds : expected numbers"),
         (["--quantiles", "0.5,1.5"], "--quantiles 0.5,1.5: expected numbers from 0 to 1, such as 0.1,0.9"),
         (["--window", "1.5h"], "--window '1.5h': expected a positive multiple of 1 h, such as 12h or 10d"),
