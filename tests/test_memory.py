@@ -20,6 +20,7 @@ from wsdcast.runs.resources import free_memory, in_bytes, require_memory
         (999, "999 bytes"),
         (1000, "1 kB"),
         (4_260, "4.3 kB"),
+        (426_000, "426 kB"),
         (999_600, "1 MB"),
         (21.4e9, "21 GB"),
         (4.24e12, "4.2 TB"),
@@ -54,20 +55,22 @@ def group(directory: Path, limit: str, used: int, files: int, version: int) -> N
 def test_limits_of_control_groups(tmp_path):
     """The limits of a job's group and its parents count, minus the memory used there. Cached files do not count as used."""
     root, membership = tmp_path / "cgroup", tmp_path / "membership"
-    membership.write_text("0::/slurm/job\n")
+    membership.write_text("0::/slurm/job:1\n")
+    group(tmp_path, "10", 5, 0, version=2)  # outside the file system of groups
     group(root, "max", 0, 0, version=2)
     group(root / "slurm", "1000", 900, 300, version=2)
-    group(root / "slurm/job", "max", 500, 0, version=2)
+    group(root / "slurm/job:1", "max", 500, 0, version=2)
     assert list(resources._free_in_groups(root, membership)) == [400]
-    group(root / "slurm/job", "600", 500, 50, version=2)
+    group(root / "slurm/job:1", "600", 500, 50, version=2)
     assert list(resources._free_in_groups(root, membership)) == [150, 400]
-    group(root / "slurm/job", "600", 700, 50, version=2)  # more than a limit that was lowered
+    group(root / "slurm/job:1", "600", 700, 50, version=2)  # more than a limit that was lowered
     assert list(resources._free_in_groups(root, membership)) == [0, 400]
 
 
 def test_limits_of_control_groups_of_version_1(tmp_path):
     root, membership = tmp_path / "cgroup", tmp_path / "membership"
     membership.write_text("5:cpu:/docker\n4:memory:/docker\n0::/\n")
+    group(root, "1000", 999, 0, version=1)  # not a group of the controller memory
     group(root / "memory/docker", "1000", 700, 100, version=1)
     assert list(resources._free_in_groups(root, membership)) == [410]
 
