@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from commands import invoke, refused
 from random_forecast import made, written
+
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.inputs import require_no_input
 
 READS = "which this command reads; choose another name"
 
@@ -81,6 +85,12 @@ def test_a_table_of_observations_is_not_replaced_by_the_scores_at_its_stations(r
     line = refused("score", "run", "--stations", "link/station_scores.csv", "--overwrite")
     assert "run/station_scores.csv: is link/station_scores.csv, which this command reads; choose another --run" in line
     assert contents(run.parent) == before
+
+
+def test_a_url_is_no_file_in_the_working_directory(run):
+    require_no_input([run.parent], ["https://example.org/one.nc"])
+    with pytest.raises(UserError, match=f"{re.escape(str(run.parent))}: holds one.nc, {READS}"):
+        require_no_input([run.parent], ["one.nc"])
 
 
 @pytest.mark.parametrize("command", ["convert run --to zarr --out run/part.zarr", "products alone --out alone/products.nc"])
