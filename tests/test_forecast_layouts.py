@@ -78,6 +78,8 @@ LAYOUTS = {
         store.drop_vars("prediction_timedelta").assign_coords(valid_time=VALID).rename(time="init_time", prediction_timedelta="step")
     ),
     "GraphCast": graphcast,
+    # As other tools than xarray write them: without the attribute that says that they are differences of time.
+    "GraphCast in hours": lambda store: graphcast(store).assign_coords(time=("time", LEADS // HOUR, {"units": "hours"})),
     "lead times from the longest": lambda store: store.isel(prediction_timedelta=slice(None, None, -1)),
     "with lead times before 6 h": lambda store: xr.concat(
         [store, store.assign_coords(prediction_timedelta=LEADS - 24 * HOUR)], dim="prediction_timedelta", join="outer"
