@@ -64,7 +64,7 @@ def rollout_loss(sampler: Sampler, batch: RolloutBatch, loss: EnsembleLoss, grad
     losses = []
     for step, (forcings, truth, noise) in enumerate(zip(batch.forcings, batch.truth, batch.noise, strict=True), start=1):
         is_trained = gradients == "all" or step == len(batch.truth)
-        with torch.set_grad_enabled(is_trained and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(is_trained):
             state = sampler(torch.cat([*states, forcings.repeat(MEMBERS, 1, 1, 1)], dim=1), noise.flatten(0, 1))
         if is_trained:
             losses.append(loss(state.unflatten(0, (MEMBERS, -1)), truth))
