@@ -10,7 +10,7 @@ from commands import invoke, refused
 from random_forecast import made, written
 
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.inputs import require_no_input
+from wsdcast.runs.inputs import require_no_directories, require_no_input
 
 READS = "which this command reads; choose another name"
 
@@ -91,6 +91,13 @@ def test_a_url_is_no_file_in_the_working_directory(run):
     require_no_input([run.parent], ["https://example.org/one.nc"])
     with pytest.raises(UserError, match=f"{re.escape(str(run.parent))}: holds one.nc, {READS}"):
         require_no_input([run.parent], ["one.nc"])
+
+
+def test_only_a_directory_in_the_place_of_a_file_is_refused(run):
+    Path("report.html").mkdir()
+    require_no_directories(run, run / "forecast.zarr", Path("one.nc"), Path("new.html"))
+    with pytest.raises(UserError, match=r"^report\.html: is a directory, where a file is to be written; move it away$"):
+        require_no_directories(Path("one.nc"), Path("report.html"))
 
 
 @pytest.mark.parametrize("command", ["convert run --to zarr --out run/part.zarr", "products alone --out alone/products.nc"])
