@@ -93,9 +93,11 @@ def test_what_is_no_time_is_refused_in_one_line():
             load_recipe("planet").changed(**{key: [starts[1:3]] if key == "data__skip" else starts[1:3]})
 
 
-def test_a_list_of_files_is_refused_with_what_names_several(directory):
-    with pytest.raises(UserError, match=r"^--source: expected one path or URL, not a list; a directory or a glob names several$"):
-        wsdcast.prepare(source=["a.nc", "b.nc"])
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_several_files_are_refused_with_what_names_several(directory, kind):
+    expected = rf"^--source: expected one path or URL, not a {kind.__name__}; a directory or a glob names several$"
+    with pytest.raises(UserError, match=expected):
+        wsdcast.prepare(source=kind(["a.nc", "b.nc"]))
     assert not list(directory.iterdir())
 
 
