@@ -35,6 +35,8 @@ from wsdcast.weather.recipe import Data, Rollout, load_recipe
         ("name: x\ndata: {validation_from: 2020-01-01}", "validation_from needs a test_from"),
         ("data: {days: 3}", "name: field required"),
         ("just text", "expected keys and values"),
+        ("# nothing", "expected keys and values"),
+        ("? [name]\n: x", "cannot be read (line 1: while constructing a mapping, found unhashable key)"),
         ("name: x\ndata: {test_from: 2020-13-01}", "data.test_from: expected a time such as 2020-01-01 or 2020-01-01T18, not '2020-13-01'"),
         ("name: x\ndata: {test_from: 3000-01-01}", "out of the range"),
         ("name: x\nrollout: {days: .inf}", "rollout.days: input should be a finite number"),
