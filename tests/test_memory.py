@@ -81,4 +81,6 @@ def test_a_container_that_does_not_see_its_own_path(tmp_path):
     membership.write_text("0::/../outside\n")
     group(root, "2000", 500, 0, version=2)
     assert list(resources._free_in_groups(root, membership)) == [1500]
+    (root / "memory.stat").write_text("anon 7\n")  # a system that does not say how much of the memory it can reclaim
+    assert list(resources._free_in_groups(root, membership)) == []
     assert list(resources._free_in_groups(root, tmp_path / "none")) == []
