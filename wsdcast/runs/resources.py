@@ -23,7 +23,7 @@ def require_space(directory: Path, size: float) -> None:
     Raises:
         UserError: if fewer than ``size`` bytes are free on the disk of ``directory``, which need not exist yet.
     """
-    existing = next(parent for parent in (directory, *directory.absolute().parents) if parent.exists())
+    existing = next(parent for parent in (directory, *directory.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < size:
         raise UserError(f"{directory}: needs {in_bytes(size)} on disk, but only {in_bytes(free)} are free")
