@@ -9,7 +9,7 @@ import pytest
 
 from wsdcast.runs import resources
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.resources import free_memory, in_bytes, require_memory
+from wsdcast.runs.resources import free_memory, in_bytes, require_memory, size_of
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,15 @@ from wsdcast.runs.resources import free_memory, in_bytes, require_memory
 )
 def test_sizes_in_units_that_tell(size, text):
     assert in_bytes(size) == text
+
+
+def test_the_size_of_a_directory_is_that_of_the_files_which_are_there_alone(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/one").write_bytes(bytes(100))
+    (tmp_path / "a/b/two").write_bytes(bytes(20))
+    (tmp_path / "elsewhere").write_bytes(bytes(3))
+    (tmp_path / "a/linked").hardlink_to(tmp_path / "elsewhere")
+    assert [size_of(tmp_path / name) for name in ("a", "a/b", "nowhere")] == [120, 20, 0]
 
 
 def test_only_work_that_does_not_fit_is_refused(monkeypatch):
