@@ -222,6 +222,14 @@ def test_few_lead_times_are_in_memory(forecast, tmp_path, monkeypatch):
         wsdcast.products(forecast, tmp_path / "other.nc", window_hours=24)
 
 
+def test_files_have_names_if_none_are_given(forecast, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert list(wsdcast.products(forecast).written) == ["products-2020-02-01T00.nc", "products-2020-02-02T00.nc"]
+    summary = wsdcast.products(forecast, to="zarr")
+    assert list(summary.written) == ["products.zarr"]
+    assert summary.facts["thresholds"] == "10.8, 17.2, 24.5 m/s, where Beaufort 6, 8 and 10 begin (WMO-No. 306)"
+
+
 def test_thresholds_may_have_a_unit_of_speed_or_an_exponent():
     assert in_order("thresholds", ["25kn", "40 km/h", "30", 5, "34 kt", 30, " 10.5 kn "]) == pytest.approx(
         (5, 10.5 * 1852 / 3600, 40 / 3.6, 25 * 1852 / 3600, 34 * 1852 / 3600, 30)
