@@ -17,7 +17,7 @@ from wsdcast.warmstart.few_steps import (
     shortcut_loss,
 )
 from wsdcast.warmstart.flow import Draws, draw, sample
-from wsdcast.warmstart.paths import STRAIGHT
+from wsdcast.warmstart.paths import STRAIGHT, Straight
 from wsdcast.warmstart.prior import InformedPrior, warm_start
 from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
@@ -154,6 +154,17 @@ def test_one_step_of_the_exact_network_ends_where_many_steps_of_the_flow_end():
     for count in (1, 2, 8):
         few = few_steps_sampler(Exact(), lambda _: prior(), count, knows_step=True)(context(), noise)
         torch.testing.assert_close(few, exact, rtol=0, atol=1e-10)
+
+
+def test_few_steps_follow_the_path_of_their_flow():
+    class Twice(Straight):
+        def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+            return 2 * output
+
+    noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    expected = prior().denormalise(noise + 2 * (MEAN + STD * noise - noise))
+    few = few_steps_sampler(Exact(), lambda _: prior(), 1, Twice(), knows_step=True)(context(), noise)
+    torch.testing.assert_close(few, expected)
 
 
 class Line(nn.Module):
