@@ -25,6 +25,7 @@ from wsdcast.verification.scoring import statistics_of
 from wsdcast.verification.truth import open_truth, truth_of
 from wsdcast.warmstart.crps import ensemble_loss
 from wsdcast.weather.climate import zonal_amplitude
+from wsdcast.weather.forecast import writing
 from wsdcast.weather.forecast.one_step import one_step
 from wsdcast.weather.forecast.outcome import clipped, stopped
 from wsdcast.weather.forecast.running import ensembles
@@ -235,10 +236,13 @@ def test_members_are_stopped_by_name_and_negative_values_are_clipped(parts, tmp_
     assert bool(humidity.isel(number=1, prediction_timedelta=1).isnull().all())
 
 
-def test_what_is_written_is_the_ensemble_of_the_settings(parts, tmp_path):
-    """Each initial time has its own fields and its own number of clipped values, whichever group it is in."""
+def test_what_is_written_is_the_ensemble_of_the_settings(parts, tmp_path, monkeypatch):
+    """Each initial time has its own fields and its own number of clipped values, whichever group it is in. Chunks are written whole."""
     _, record, networks = parts
-    starts, settings = np.array([4, 20, 9]), Rollout(members=2, days=1.0, keep=(6, 18), seed=3, forcings="prescribed")
+    starts, settings = np.array([4, 20, 9]), Rollout(members=2, days=1.0, keep=(6, 12, 24), seed=3, forcings="prescribed")
+    monkeypatch.setattr(writing, "LEADS_PER_CHUNK", 2)
+    write, blocks = Forecasts.write, []
+    monkeypatch.setattr(Forecasts, "write", lambda *given: (blocks.append((*given[1:3], given[3].shape[1])), write(*given)))
 
     def sampler(context, noise):
         return 0.9 * context[:, :5] + 0.3 * noise + 0.1 * context[:, 10:]
@@ -249,7 +253,8 @@ def test_what_is_written_is_the_ensemble_of_the_settings(parts, tmp_path):
     groups = [np.array([2, 0]), np.array([1])]
     assert len(list(run_and_write(store, record, networks.forcings, sampler, starts, groups, settings))) == 3 * 4
     states = ensembles(record, networks.forcings, sampler, starts, members=2, steps=4, seed=3, prescribed=True)
-    expected = np.stack([state for step, state in enumerate(states) if step in (0, 2)], axis=2)
+    expected = np.stack([state for step, state in enumerate(states) if step in (0, 1, 3)], axis=2)
+    assert blocks == [(2, 0, 2), (0, 0, 2), (2, 2, 1), (0, 2, 1), (1, 0, 2), (1, 2, 1)]
     humidity = expected[:, :, :, 2]
     negative = [int((of_start < 0).sum()) for of_start in humidity]
     assert len({0, *negative}) == 4
