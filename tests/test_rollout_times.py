@@ -16,6 +16,7 @@ import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.store.forecasts import Forecasts
 from wsdcast.report.coastlines import coastlines_of
+from wsdcast.runs.artefact import read_stamp
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import FORECAST, MOMENTS_FORECAST
 from wsdcast.verification.streamed import ScoredForecasts
@@ -50,6 +51,7 @@ def test_forecast_from_the_latest_state_has_no_truth(trained_run, monkeypatch):
     assert forecast.sizes["time"] == 1
     assert forecast.attrs["title"] == "10 m wind ensemble forecast"
     assert summary.facts["initial times"] == "2000-01-30T18"
+    assert read_stamp(trained_run / FORECAST)["recipe"]["rollout"]["start"] == "2000-01-30T18"  # a longer record has another latest state
     assert summary.facts["evaluations"] == "2 of the generator, 1 of the moments model per sample"
     about = {"forecast.zarr": "1 initial time x 5 members x 4 leads, 0 MB", "forecast.gif": "members from the first initial time"}
     assert summary.written == {str(trained_run / name): text for name, text in about.items()}
