@@ -21,6 +21,7 @@ from wsdcast.data.store.forecasts import CLIPPED, STOPPED, Forecasts, Written, s
 from wsdcast.data.variables import DEFAULT, physical_range
 from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError
+from wsdcast.study.evaluation import evaluate
 from wsdcast.verification.scoring import statistics_of
 from wsdcast.verification.truth import open_truth, truth_of
 from wsdcast.warmstart.crps import ensemble_loss
@@ -264,6 +265,30 @@ def test_what_is_written_is_the_ensemble_of_the_settings(parts, tmp_path, monkey
     forecast = xr.open_zarr(store.path)
     for channel, name in enumerate(STATE[1:], start=1):
         np.testing.assert_array_equal(forecast[name], expected[:, :, :, channel])
+
+
+def test_a_study_scores_members_as_a_rollout_stores_them(parts):
+    """Half of the humidity is negative, within the margin; the statistics of a study are those of the members that a rollout writes."""
+    _, record, networks = parts
+    channel, starts = STATE.index("specific_humidity@850"), np.array([4, 9])
+    mean, std = (float(values[channel]) for values in (record.mean, record.std))
+
+    def sampler(context, noise):
+        state = context[:, :5].clone()
+        state[:, channel] = (0.001 * noise[:, channel].clamp(-5, 5) - mean) / std
+        return state
+
+    options = {"members": 3, "seed": 0}
+    ours = evaluate(record, networks, sampler, starts, (6, 12), headline=STATE[channel], **options)
+    for step, states in enumerate(ensembles(record, networks.forcings, sampler, starts, steps=2, **options)):
+        humidity = states[:, :, [channel]]
+        assert (humidity < 0).mean() == pytest.approx(0.5, abs=0.1)
+        for row, start in enumerate(starts):
+            truth = record.states[start + 1 + step][None, [channel]]
+            expected = statistics_of(humidity[row][:, None].clip(min=0), truth, record.grid, None, STATE[channel : channel + 1])
+            for name in ("crps_fair", "squared_error", "variance"):
+                theirs = expected[name].sel(region="globe").item()
+                assert ours[name].isel(time=row, prediction_timedelta=step).item() == pytest.approx(theirs, rel=1e-5), name
 
 
 def test_the_summary_names_the_first_stopped_members_and_all_variables_that_left_their_ranges():

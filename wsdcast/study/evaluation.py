@@ -19,7 +19,7 @@ from wsdcast.sampling.samplers import Sampler
 from wsdcast.verification.metrics import GLOBE
 from wsdcast.verification.scoring import statistics_of
 from wsdcast.weather.forecast.running import ensembles, groups
-from wsdcast.weather.forecast.writing import allowed_ranges, left_range
+from wsdcast.weather.forecast.writing import allowed_ranges, clip, left_range
 from wsdcast.weather.trained import Trained
 
 OF_POINTS = ("crps_fair", "crps_standard", "squared_error", "squared_error_debiased", "variance", "rank_histogram", "variogram_score")
@@ -86,9 +86,11 @@ def evaluate(
         runaway[rows] |= left_range(winds, ranges).any(axis=2)
         if 6 * step not in leads:
             continue
-        for row, wind in zip(rows.tolist(), winds, strict=True):
+        fields = winds[:, :, channels]
+        clip(fields, variables)  # as a rollout does, whose scores these must be
+        for row, members_of_start in zip(rows.tolist(), fields, strict=True):
             truth = record.states[starts[row] + step][channels]
-            parts[row].append(_statistics(wind[:, channels], truth, record.grid, variables, runaway[row].mean()))
+            parts[row].append(_statistics(members_of_start, truth, record.grid, variables, runaway[row].mean()))
     hours = (np.array(leads) * np.timedelta64(1, "h")).astype("timedelta64[ns]")
     ensembles_statistics = [xr.concat(datasets, dim="prediction_timedelta") for datasets in parts]
     return xr.concat(ensembles_statistics, dim="time").assign_coords(time=record.times[starts], prediction_timedelta=hours)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -63,7 +64,7 @@ def run_and_write(
         for rows in groups:
             stopped = np.zeros((rows.size, settings.members), dtype=np.intp)
             by = np.zeros_like(stopped)  # the number of the channel, counted from 1
-            clipped = [dict[str, int]() for _ in rows]
+            clipped = [Counter[str]() for _ in rows]
             held: list[NDArray[np.float32]] = []
             for step, states in enumerate(run(starts[rows]), start=1):
                 leaves = left_range(states, ranges)
@@ -73,7 +74,7 @@ def run_and_write(
                 states[stopped > 0] = np.nan
                 if step in positions:
                     fields = states if kept == list(range(states.shape[2])) else states[:, :, kept]
-                    _clip(fields, store.variables, clipped)
+                    clipped = [before + now for before, now in zip(clipped, clip(fields, store.variables), strict=True)]
                     held.append(fields)
                     if len(held) == LEADS_PER_CHUNK or positions[step] == len(positions) - 1:
                         block = np.stack(held, axis=2)
@@ -83,7 +84,7 @@ def run_and_write(
                 yield from (None for _ in rows)
             for position, row in enumerate(rows.tolist()):
                 names = [record.variables[number - 1] if number else "" for number in by[position]]
-                later(store.mark, row, Written(stopped[position].tolist(), names, clipped[position]))
+                later(store.mark, row, Written(stopped[position].tolist(), names, dict(clipped[position])))
 
 
 def allowed_ranges(variables: Sequence[str]) -> NDArray[np.float64]:
@@ -105,18 +106,21 @@ def left_range(states: NDArray[np.float32], ranges: NDArray[np.float64]) -> NDAr
     return ~((states.min(axis=(3, 4)) >= lowest) & (states.max(axis=(3, 4)) <= highest))
 
 
-def _clip(fields: NDArray[np.float32], variables: Sequence[str], clipped: list[dict[str, int]]) -> None:
-    """Set negative values of channels that cannot be negative to zero, and add their number to that of each initial time.
+def clip(fields: NDArray[np.float32], variables: Sequence[str]) -> list[Counter[str]]:
+    """Set negative values of channels that cannot be negative to zero.
 
     Args:
         fields: (start, member, channel, latitude, longitude), changed in place.
         variables: the channels.
-        clipped: for each initial time the numbers by channel.
+
+    Returns:
+        For each initial time the number of these values by channel.
     """
+    counts = [Counter[str]() for _ in fields]
     for channel, name in enumerate(variables):
         if variable(name).non_negative:
             negative = fields[:, :, channel] < 0
-            for counts, of_start in zip(clipped, negative, strict=True):
-                if number := int(of_start.sum()):
-                    counts[name] = counts.get(name, 0) + number
             fields[:, :, channel][negative] = 0
+            for of_start, number in zip(counts, negative.sum(axis=(1, 2, 3)).tolist(), strict=True):
+                of_start[name] = number
+    return counts
