@@ -26,7 +26,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from wsdcast.bench.synthetic import record_of
 from wsdcast.sampling.acceleration import ONE_KERNEL_FOR_NEIGHBOURS
-from wsdcast.weather.forcings import surroundings
+from wsdcast.weather.forcings import forcings_of
 from wsdcast.weather.networks import generator_model, moments_model, sizes_of
 from wsdcast.weather.recipe import load_recipe
 
@@ -119,7 +119,7 @@ def main(name: str) -> None:
     """Print the bytes that both networks of a recipe move for one evaluation."""
     recipe = load_recipe(name)
     record = record_of(recipe, 30)
-    sizes = sizes_of(record, surroundings(record, recipe.forcings, torch.device("cpu")))
+    sizes = sizes_of(record, forcings_of(record, recipe.forcings, torch.device("cpu")))
     generator, moments = generator_model(recipe.generator, sizes), moments_model(recipe.moments, sizes)
     shapes = {"generator": generator.input_shapes(*record.grid.shape), "moments network": moments.network.input_shapes(*record.grid.shape)}
     pretend()

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from wsdcast.data.store.analysis import open_analysis
-from wsdcast.weather.forcings import surroundings
+from wsdcast.weather.forcings import forcings_of
 from wsdcast.weather.network_sections import Forcings
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import Samples, samples_of
@@ -33,5 +33,5 @@ def opened(recipe: Recipe, run: Path) -> tuple[Trained, Samples, torch.Tensor, t
 def training_samples(prepared: Path) -> Samples:
     """Return the samples of the training split of the prepared record."""
     record = open_analysis(prepared / "run/analysis.zarr")
-    (samples,) = samples_of(record, surroundings(record, Forcings(), torch.device("cpu")), "train")
+    (samples,) = samples_of(record, forcings_of(record, Forcings(), torch.device("cpu")), "train")
     return samples

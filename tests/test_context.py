@@ -12,7 +12,7 @@ from conftest import TINY
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.runs.errors import UserError
-from wsdcast.weather.forcings import Surroundings, elapsed_fractions, solar_time, surroundings
+from wsdcast.weather.forcings import ForcingFields, elapsed_fractions, forcings_of, solar_time
 from wsdcast.weather.network_sections import Forcings
 from wsdcast.weather.samples import samples_of
 
@@ -44,7 +44,7 @@ def record(directory):
 
 
 def test_static_fields_have_mean_0_and_std_1_on_the_sphere(record):
-    forcings = surroundings(record, Forcings(static=("geopotential_at_surface", "land_sea_mask")), torch.device("cpu"))
+    forcings = forcings_of(record, Forcings(static=("geopotential_at_surface", "land_sea_mask")), torch.device("cpu"))
     assert forcings.channels == 2
     weights = torch.from_numpy(record.grid.area_weights)[:, None]
     torch.testing.assert_close((forcings.static * weights).mean(dim=(1, 2)), torch.zeros(2, dtype=torch.float64), atol=1e-5, rtol=0)
@@ -56,7 +56,7 @@ def test_static_fields_have_mean_0_and_std_1_on_the_sphere(record):
 
 
 def test_context_is_wind_then_fields_then_sun(record):
-    forcings = surroundings(record, Forcings(static=("land_sea_mask",), solar_time=True), torch.device("cpu"))
+    forcings = forcings_of(record, Forcings(static=("land_sea_mask",), solar_time=True), torch.device("cpu"))
     states = torch.from_numpy(record.normalise(record.states[:]))
     (samples,) = samples_of(record, forcings, "train")
     now = torch.tensor([7, 3])
@@ -70,7 +70,7 @@ def test_context_is_wind_then_fields_then_sun(record):
 
 
 def test_without_forcings_a_context_is_the_wind_alone(record):
-    forcings = surroundings(record, Forcings(), torch.device("cpu"))
+    forcings = forcings_of(record, Forcings(), torch.device("cpu"))
     (samples,) = samples_of(record, forcings, "train")
     assert forcings.channels == 0
     assert samples.context(torch.tensor([4])).shape == (1, 4, 8, 16)
@@ -79,8 +79,8 @@ def test_without_forcings_a_context_is_the_wind_alone(record):
 def test_forcings_of_a_forecast_follow_its_valid_time(directory, monkeypatch):
     """A rollout asks for the forcings at the initial time and at every later step except the last."""
     requested = []
-    original = Surroundings.at
-    monkeypatch.setattr(Surroundings, "at", lambda self, times: requested.append(times) or original(self, times))
+    original = ForcingFields.at
+    monkeypatch.setattr(ForcingFields, "at", lambda self, times: requested.append(times) or original(self, times))
     wsdcast.rollout(run=directory / "run", starts=1, overwrite=True)
     # There are two lead times for the moments alone, one for their Gaussian one step ahead, and two for the generator.
     assert len(requested) == 2 + 1 + 2
@@ -91,7 +91,7 @@ def test_forcings_of_a_forecast_follow_its_valid_time(directory, monkeypatch):
 
 def test_a_static_field_that_the_store_lacks_is_refused(directory, record):
     with pytest.raises(UserError, match=r"forcings.static: the prepared store has no angle_of.*, only land_sea_mask, geopotential"):
-        surroundings(record, Forcings(static=("angle_of_sub_gridscale_orography",)), torch.device("cpu"))
+        forcings_of(record, Forcings(static=("angle_of_sub_gridscale_orography",)), torch.device("cpu"))
 
 
 def test_networks_of_other_forcings_are_refused(directory):

@@ -19,7 +19,7 @@ from wsdcast.sampling.threads import side_by_side
 from wsdcast.warmstart.prior import warm_start
 from wsdcast.warmstart.solvers import euler
 from wsdcast.warmstart.times import uniform
-from wsdcast.weather.forcings import Surroundings
+from wsdcast.weather.forcings import ForcingFields
 from wsdcast.weather.forecast.autoregression import forecast
 from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.network_sections import Generator, Moments
@@ -249,7 +249,7 @@ def test_moments_alone_are_gaussian_about_the_predicted_mean(context):
 def test_untrained_model_forecasts_persistence_of_the_state_now():
     """With the context of training and rollouts, the untrained mean is the current state, not the one six hours before."""
     packed = torch.randint(-5000, 5000, (5, *SHAPE), generator=torch.Generator().manual_seed(2), dtype=torch.int16)
-    nothing, passed = Surroundings(torch.empty(0, *SHAPE[1:])), torch.zeros(5, 2)
+    nothing, passed = ForcingFields(torch.empty(0, *SHAPE[1:])), torch.zeros(5, 2)
     scale, mean, std = torch.full((2, 1, 1), 0.005), torch.ones(2, 1, 1), torch.full((2, 1, 1), 5.0)
     samples = Samples(packed, scale, mean, std, torch.tensor([3, 1]), passed, nothing, variables=2, past_states=1)
     predicted, _ = moments_model(Moments(widths=(8, 12)), WIND)(samples.context(torch.tensor([0, 1])))

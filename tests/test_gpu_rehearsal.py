@@ -46,7 +46,7 @@ from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.warmstart.paths import STRAIGHT, Path, path_of
 from wsdcast.warmstart.prior import Moments as MomentsFunction
 from wsdcast.warmstart.prior import warm_start
-from wsdcast.weather.forcings import Surroundings
+from wsdcast.weather.forcings import ForcingFields
 from wsdcast.weather.harmonic_transform import spherical_transform
 from wsdcast.weather.network_sections import Generator, Moments
 from wsdcast.weather.networks import generator_model, moments_model
@@ -156,7 +156,7 @@ def test_samplers_of_one_evaluation_can_be_recorded(prior, objective, noise):
     few = FewEvaluations(generator_model(settings, WITH_POLES, few_steps=True, noise=noise).eval().to(META), objective)
     moments, generator = parts_of(prior)
     fields = noise_fields(Grid.regular(f"{GRID[1]}x{GRID[0]}"), 2, META) if noise == "fields" else None
-    start = warm_start(moments, prior_maker(prior)), Surroundings(torch.empty(0, *GRID, device=META))
+    start = warm_start(moments, prior_maker(prior)), ForcingFields(torch.empty(0, *GRID, device=META))
     networks = Trained(generator, moments, *start, noise_fields=fields)
     context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2))
     sampler = few_sampler(networks, few, 1)

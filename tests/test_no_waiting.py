@@ -140,7 +140,7 @@ def begin(which: str, changes: dict[str, Any], directory: Path, device: torch.de
     (directory / "r.yaml").write_text(TINY)
     recipe = load_recipe(directory / "r.yaml").changed(**changes)
     record = record_of(recipe, 60)
-    parts = samples.samples_of(record, forcings.surroundings(record, recipe.forcings, device), "train", "validation")
+    parts = samples.samples_of(record, forcings.forcings_of(record, recipe.forcings, device), "train", "validation")
     if on_device:
         parts = [replace(part, packed=part.packed.to(device)) for part in parts]
     stage = Stage(recipe, directory, record, *parts)
@@ -242,13 +242,13 @@ def test_no_lead_time_of_a_rollout_waits(prescribed, monkeypatch):
     """The host waits for a state only when it has begun the next one. Both are left out here, with the copies of the initial states."""
     recipe = load_recipe("planet").changed(data__grid="16x8", **INPUTS)
     record = record_of(recipe, 60)
-    around = forcings.surroundings(record, recipe.forcings, META)
+    fields = forcings.forcings_of(record, recipe.forcings, META)
     for module in (running, forcings):
         monkeypatch.setattr(module, "sent", sent)
     monkeypatch.setattr(devices, "device", lambda: META)
     monkeypatch.setattr(running, "_finished", lambda copy, _: np.zeros(copy.shape, np.float32))
     sampler, starts = lambda context, noise: context[:, :2] + noise, np.array([4, 9])
-    leads = running.ensembles(record, around, sampler, starts, members=3, steps=4, seed=0, prescribed=prescribed)
+    leads = running.ensembles(record, fields, sampler, starts, members=3, steps=4, seed=0, prescribed=prescribed)
     next(leads)
     with NoWaiting("meta"):
         assert [lead.shape for lead in leads] == [(2, 3, 2, 8, 16)] * 3

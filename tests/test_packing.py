@@ -16,7 +16,7 @@ from wsdcast.data.store import packings
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.states import PackedStates
 from wsdcast.data.store.zarr_store import Packing, wind_packing
-from wsdcast.weather.forcings import Surroundings
+from wsdcast.weather.forcings import ForcingFields
 from wsdcast.weather.samples import samples_of
 
 PACKING = Packing(np.array([0.005, 0.5], np.float32), np.array([0, 54000], np.float32))
@@ -55,7 +55,7 @@ def test_training_samples_are_the_normalised_states(values):
     times, grid = six_hourly("2020-01-01", 12), Grid.regular("4x2")
     mean, std = np.array([1, 53000], np.float32), np.array([8, 3000], np.float32)
     record = Analysis(PackedStates(PACKING.pack(values), PACKING), times, grid, mean, std, times[6], times[9])
-    samples = samples_of(record, Surroundings(torch.zeros(0, 2, 4), None), "train")[0]
+    samples = samples_of(record, ForcingFields(torch.zeros(0, 2, 4), None), "train")[0]
     np.testing.assert_allclose(samples.states(torch.arange(12)).numpy(), record.normalise(record.states[:]), atol=2e-5)
 
 

@@ -17,7 +17,7 @@ from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 from wsdcast.study.weather_variants import moments_cost, variant_of
-from wsdcast.weather.forcings import surroundings
+from wsdcast.weather.forcings import forcings_of
 from wsdcast.weather.forecast.autoregression import forecast
 from wsdcast.weather.forecast.initial_times import initial_times, with_past, without_latest
 from wsdcast.weather.network_sections import Forcings
@@ -53,7 +53,7 @@ def test_samples_have_all_states_that_they_need(record, number, steps):
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_context_has_the_states_from_the_last_to_the_first(record, number):
     of_record = replace(record, past_states=number)
-    (samples,) = samples_of(of_record, surroundings(of_record, Forcings(past_states=number), torch.device("cpu")), "train")
+    (samples,) = samples_of(of_record, forcings_of(of_record, Forcings(past_states=number), torch.device("cpu")), "train")
     states = torch.from_numpy(record.normalise(record.states[:]))
     for sample in (0, len(samples) - 1):
         now = int(samples.now[sample])

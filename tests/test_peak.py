@@ -23,7 +23,7 @@ from wsdcast.nets.unet import UNet
 from wsdcast.runs import resources
 from wsdcast.runs.errors import UserError
 from wsdcast.sampling.batches import in_batches
-from wsdcast.weather.forcings import Surroundings
+from wsdcast.weather.forcings import ForcingFields
 from wsdcast.weather.forecast.memory import fields_of_member
 from wsdcast.weather.forecast.running import ensembles
 
@@ -121,7 +121,7 @@ def test_the_estimate_for_ensembles_is_near_what_they_allocate(static, solar_tim
     record = Analysis(
         states, times, grid, 0 * ones, ones, times[5], times[10], variables=STATE[:3], forcing_variables=names, past_states=past_states
     )
-    forcings = Surroundings(torch.zeros(static, 8, 16), torch.tensor(grid.longitude) if solar_time else None, variables)
+    forcings = ForcingFields(torch.zeros(static, 8, 16), torch.tensor(grid.longitude) if solar_time else None, variables)
     sampler = in_batches(lambda context, noise: context[:, :3] + noise[:, :3], 4)
     starts, members = np.arange(5, 9), 10
     with _Peak([]) as peak:

@@ -24,7 +24,7 @@ from wsdcast.data.store.zarr_store import Packing
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs import resources
 from wsdcast.runs.errors import UserError
-from wsdcast.weather.forcings import Surroundings, surroundings
+from wsdcast.weather.forcings import ForcingFields, forcings_of
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samples import samples_of
 from wsdcast.weather.stages.train import _require_space
@@ -40,7 +40,7 @@ def test_a_record_too_large_for_memory_is_mapped(prepared, tmp_path, monkeypatch
     np.testing.assert_array_equal(mapped.states.values, in_memory.states.values)
     contexts = []
     for record in (in_memory, mapped):
-        forcings = surroundings(record, load_recipe(prepared / "tiny.yaml").forcings, torch.device("cpu"))
+        forcings = forcings_of(record, load_recipe(prepared / "tiny.yaml").forcings, torch.device("cpu"))
         contexts.append(samples_of(record, forcings, "train")[0].context(torch.tensor([3, 8])))
     assert torch.equal(*contexts)
 
@@ -83,7 +83,7 @@ def test_states_on_disk_are_those_in_memory(prepared, steps):
 
 def test_training_samples_need_the_whole_record_in_memory(prepared):
     record = open_analysis(prepared / "run/analysis.zarr", whole=False)
-    forcings = surroundings(record, load_recipe(prepared / "tiny.yaml").forcings, torch.device("cpu"))
+    forcings = forcings_of(record, load_recipe(prepared / "tiny.yaml").forcings, torch.device("cpu"))
     with pytest.raises(TypeError, match="whole=True"):
         samples_of(record, forcings, "train")
 
@@ -100,7 +100,7 @@ def test_batches_from_forty_years_of_24_channels_take_little_memory(tmp_path):
     names = tuple(f"geopotential@{level}" for level in range(1, channels + 1))
     record = Analysis(packed, times, grid, offset - 3, np.full(channels, 2, np.float32), times[-2000], times[-1000], variables=names)
     before = own_memory()
-    (samples,) = samples_of(record, Surroundings(torch.empty(0, *grid.shape)), "train")
+    (samples,) = samples_of(record, ForcingFields(torch.empty(0, *grid.shape)), "train")
     assert len(samples) == count - 2000 - 2
     for first in range(5):
         chosen = torch.arange(first, len(samples), len(samples) // 4)[:4]
@@ -126,7 +126,7 @@ def test_a_full_disk_is_noticed_before_a_record_is_mapped_or_anything_is_trained
 def test_the_room_that_unfinished_predictions_have_is_not_asked_for_again(prepared, tmp_path, monkeypatch):
     run, recipe = new_run(prepared, tmp_path), load_recipe(prepared / "tiny.yaml")
     record = open_analysis(run / "analysis.zarr")
-    (samples,) = samples_of(record, surroundings(record, recipe.forcings, torch.device("cpu")), "train")
+    (samples,) = samples_of(record, forcings_of(record, recipe.forcings, torch.device("cpu")), "train")
     stage = Stage(recipe, run, record, samples, samples)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     with pytest.raises(UserError, match="run: needs 193 kB on disk, but only 100 bytes are free"):

@@ -27,7 +27,7 @@ from wsdcast.training.predictions import folds, predict
 from wsdcast.verification.kernels import fair_crps, ranked
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
 from wsdcast.verification.scoring import statistics_of
-from wsdcast.weather.forcings import surroundings
+from wsdcast.weather.forcings import forcings_of
 from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.networks import moments_model
 from wsdcast.weather.recipe import Recipe, load_recipe
@@ -297,7 +297,7 @@ def test_folds_predict_samples_that_they_were_not_trained_on(prepared, tmp_path,
     predicted = np.load(run / "predictions/moments.npy")
     parts = folds(len(predicted), 3, 2)
     assert trained_on == [outside.tolist() for outside, _ in parts]
-    (samples,) = samples_of(record, surroundings(record, recipe.forcings, torch.device("cpu")), "train")
+    (samples,) = samples_of(record, forcings_of(record, recipe.forcings, torch.device("cpu")), "train")
     for number, (_, inside) in enumerate(parts):
         network = load_network(moments_model(recipe.moments, WIND), run / "moments", f"fold-{number}")
         np.testing.assert_allclose(predicted[inside], predict(network, samples, inside), atol=1e-5)

@@ -133,9 +133,9 @@ def test_the_gaussians_one_step_ahead_are_of_the_contexts_of_training(in_solar_t
 def test_latitude_and_longitude_tell_points_apart(prepared, tmp_path):
     record = open_analysis(prepared / "run/analysis.zarr")
     (tmp_path / "r.yaml").write_text(TINY + "forcings: {latitude_longitude: true}\n")
-    from wsdcast.weather.forcings import surroundings
+    from wsdcast.weather.forcings import forcings_of
 
-    fields = surroundings(record, load_recipe(tmp_path / "r.yaml").forcings, torch.device("cpu"))
+    fields = forcings_of(record, load_recipe(tmp_path / "r.yaml").forcings, torch.device("cpu"))
     assert fields.channels == 4
     latitude, longitude = np.deg2rad(record.grid.latitude), np.deg2rad(record.grid.longitude)
     np.testing.assert_allclose(fields.static[0, :, 3], np.sin(latitude), rtol=1e-6)

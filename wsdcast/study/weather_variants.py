@@ -13,7 +13,7 @@ from wsdcast.study.design import cost_of_moments, equal_cost_steps, step_operati
 from wsdcast.training.loop import require_samples, samples_per_step
 from wsdcast.warmstart.crps import MEMBERS
 from wsdcast.warmstart.moments import MomentsModel
-from wsdcast.weather.forcings import surroundings
+from wsdcast.weather.forcings import forcings_of
 from wsdcast.weather.networks import generator_model, moments_model, sizes_of
 from wsdcast.weather.recipe import Recipe
 
@@ -131,6 +131,6 @@ def _with_past_states(record: Analysis, recipe: Recipe) -> Analysis:
 def _networks(recipe: Recipe, record: Analysis) -> tuple[MomentsModel, UNet, tuple[int, ...]]:
     """The untrained networks, and the shape of one context."""
     record = _with_past_states(record, recipe)
-    sizes = sizes_of(record, surroundings(record, recipe.forcings, torch.device("cpu")))
+    sizes = sizes_of(record, forcings_of(record, recipe.forcings, torch.device("cpu")))
     moments, generator = moments_model(recipe.moments, sizes), generator_model(recipe.generator, sizes, noise=recipe.crps.noise)
     return moments, generator, (1, sizes.context, *record.grid.shape)

@@ -1,7 +1,7 @@
 """Forcings of the networks, which a context holds after the states.
 
 They are static fields, latitude and longitude, the solar time of day and of year, and the record's forcing variables at the time of the
-state now. The last come from the record, the others from :class:`Surroundings`.
+state now. The last come from the record, the others from :class:`ForcingFields`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from wsdcast.weather.network_sections import Forcings
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ForcingFields:
     """The forcings of one grid.
 
     Attributes:
@@ -65,7 +65,7 @@ def area_weights(record: Analysis) -> Tensor:
     return torch.from_numpy(record.grid.area_weights).float()[:, None]
 
 
-def surroundings(record: Analysis, settings: Forcings, device: torch.device) -> Surroundings:
+def forcings_of(record: Analysis, settings: Forcings, device: torch.device) -> ForcingFields:
     """The forcings that a recipe asks for.
 
     Raises:
@@ -81,7 +81,7 @@ def surroundings(record: Analysis, settings: Forcings, device: torch.device) -> 
     if settings.latitude_longitude:
         fields = np.concatenate([fields, positions(record.grid)])
     longitude = torch.tensor(record.grid.longitude, device=device) if settings.solar_time else None
-    return Surroundings(torch.from_numpy(fields).to(device), longitude, len(record.forcing_variables))
+    return ForcingFields(torch.from_numpy(fields).to(device), longitude, len(record.forcing_variables))
 
 
 def positions(grid: Grid) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from wsdcast.data.store.analysis import Analysis
 from wsdcast.nets.unet import UNet, unet_of
 from wsdcast.warmstart.crps import NOISE_NUMBERS
 from wsdcast.warmstart.moments import MomentsModel
-from wsdcast.weather.forcings import Surroundings
+from wsdcast.weather.forcings import ForcingFields
 from wsdcast.weather.network_sections import Generator, Moments
 from wsdcast.weather.noise_fields import FIELDS
 from wsdcast.weather.objective_sections import KNOW_STEP, NoiseInput
@@ -35,7 +35,7 @@ class Sizes(NamedTuple):
         return (1 + self.past_states) * self.channels + self.forcings
 
 
-def sizes_of(record: Analysis, forcings: Surroundings) -> Sizes:
+def sizes_of(record: Analysis, forcings: ForcingFields) -> Sizes:
     """The sizes of the networks for a record and its forcings."""
     return Sizes(record.grid.includes_poles, forcings.channels, len(record.variables), record.past_states)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from wsdcast.data.store.analysis import Analysis, Part
 from wsdcast.data.store.states import PackedStates
 from wsdcast.runs.devices import sent
-from wsdcast.weather.forcings import Surroundings, elapsed_fractions
+from wsdcast.weather.forcings import ForcingFields, elapsed_fractions
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Samples:
     std: Tensor
     now: Tensor
     elapsed: Tensor
-    forcings: Surroundings
+    forcings: ForcingFields
     variables: int
     past_states: int
 
@@ -91,7 +91,7 @@ class Samples:
         return self.states(self.now[chosen] + steps)
 
 
-def samples_of(record: Analysis, forcings: Surroundings, *parts: Part) -> list[Samples]:
+def samples_of(record: Analysis, forcings: ForcingFields, *parts: Part) -> list[Samples]:
     """All samples of each split in ``parts``.
 
     The splits share one copy of the record. It is on the device of ``forcings``, unless that is a GPU and two thirds of its free memory

@@ -18,7 +18,7 @@ from wsdcast.runs.names import FEW_STEPS, FINE_TUNED, GENERATOR, MOMENTS
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.warmstart.paths import STRAIGHT, Path
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
-from wsdcast.weather.forcings import Surroundings, surroundings
+from wsdcast.weather.forcings import ForcingFields, forcings_of
 from wsdcast.weather.harmonic_transform import weather_path
 from wsdcast.weather.networks import Sizes, generator_model, moments_model, sizes_of
 from wsdcast.weather.noise_fields import NoiseFields, noise_fields_of
@@ -57,7 +57,7 @@ class Trained:
     generator: UNet
     moments: Moments
     prior_of: PriorOf
-    forcings: Surroundings
+    forcings: ForcingFields
     path: Path = STRAIGHT
     ours: bool = True
     few: Mapping[int, FewEvaluations] = field(default_factory=dict)
@@ -95,7 +95,7 @@ def assembled(
     Raises:
         UserError: if ``load`` does.
     """
-    forcings = surroundings(record, recipe.forcings, devices.device())
+    forcings = forcings_of(record, recipe.forcings, devices.device())
     sizes = sizes_of(record, forcings)
     generator = generator_model(recipe.generator, sizes, noise=recipe.crps.noise)
     if recipe.generator.needs_moments_network:

@@ -13,14 +13,14 @@ from wsdcast.nets.peak import peak_memory
 from wsdcast.runs import devices
 from wsdcast.runs.resources import require_memory
 from wsdcast.sampling.batches import at_once
-from wsdcast.weather.forcings import Surroundings
+from wsdcast.weather.forcings import ForcingFields
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.recipe import Rollout
 from wsdcast.weather.samplers import noise_count_of
 from wsdcast.weather.trained import Trained
 
 
-def fields_of_member(record: Analysis, forcings: Surroundings, noise_count: int) -> int:
+def fields_of_member(record: Analysis, forcings: ForcingFields, noise_count: int) -> int:
     """The most fields (latitude, longitude), float32, that one member of :func:`wsdcast.weather.forecast.running.ensembles` has at once.
 
     States: those at the initial time and before, which stay until the last is replaced, those that replaced the others, those in the

@@ -32,8 +32,8 @@ def one_step(networks: Trained, record: Analysis, starts: NDArray[np.intp], vari
 
     def fields_of(start: np.intp) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         states = torch.from_numpy(record.normalise(record.states[start - record.past_states : start + 1])).to(devices.device()).flip(0)
-        around = networks.forcings.at(record.times[start : start + 1])
-        prior = prior_of(torch.cat([states[:, :count].flatten(0, 1)[None], around, states[:1, count:]], dim=1))
+        forcings = networks.forcings.at(record.times[start : start + 1])
+        prior = prior_of(torch.cat([states[:, :count].flatten(0, 1)[None], forcings, states[:1, count:]], dim=1))
         mean, std = (field[0].float().cpu().numpy() for field in (prior.mean, prior.std))
         return mean * scale + offset, std * scale
 

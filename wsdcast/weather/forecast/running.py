@@ -16,7 +16,7 @@ from wsdcast.runs.background import ahead
 from wsdcast.runs.devices import sent
 from wsdcast.sampling.batches import at_once
 from wsdcast.sampling.samplers import Sampler
-from wsdcast.weather.forcings import Surroundings
+from wsdcast.weather.forcings import ForcingFields
 from wsdcast.weather.forecast.autoregression import forecast
 from wsdcast.weather.forecast.noise import member_noise
 
@@ -27,7 +27,7 @@ FULL_ENOUGH = 0.97
 @torch.inference_mode()
 def ensembles(
     record: Analysis,
-    forcings: Surroundings,
+    forcings: ForcingFields,
     sampler: Sampler,
     starts: NDArray[np.intp],
     *,

@@ -14,7 +14,7 @@ from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts, Written
 from wsdcast.data.variables import physical_range, variable
 from wsdcast.runs.background import in_background
 from wsdcast.sampling.samplers import Sampler
-from wsdcast.weather.forcings import Surroundings
+from wsdcast.weather.forcings import ForcingFields
 from wsdcast.weather.forecast.running import ensembles
 from wsdcast.weather.recipe import Rollout
 
@@ -25,7 +25,7 @@ MARGIN = 0.1
 def run_and_write(
     store: Forecasts,
     record: Analysis,
-    forcings: Surroundings,
+    forcings: ForcingFields,
     sampler: Sampler,
     starts: NDArray[np.intp],
     groups: list[NDArray[np.intp]],

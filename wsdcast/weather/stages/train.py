@@ -23,7 +23,7 @@ from wsdcast.training.predictions import checked, errors_in_words, read_predicti
 from wsdcast.warmstart.crps import MEMBERS, NOISE_NUMBERS
 from wsdcast.warmstart.prior import Moments, warm_start
 from wsdcast.weather.climate import change_std
-from wsdcast.weather.forcings import area_weights, surroundings
+from wsdcast.weather.forcings import area_weights, forcings_of
 from wsdcast.weather.networks import generator_model, moments_model, sizes_of
 from wsdcast.weather.objective_sections import KNOW_STEP, LEAST_BATCH
 from wsdcast.weather.priors import fixed_or_given, require_model
@@ -71,7 +71,7 @@ def train(
     path = require(resolved, directory, ANALYSIS, "prepare")
     record = open_analysis(path, copies=processes.on_this_machine(), past_states=resolved.forcings.past_states)
     devices.keep_freed_memory()
-    forcings = surroundings(record, resolved.forcings, devices.device())
+    forcings = forcings_of(record, resolved.forcings, devices.device())
     samples, validation_samples = samples_of(record, forcings, "train", "validation")
     summary = Summary("train", facts={"training samples": len(samples)})
     try:
