@@ -95,6 +95,21 @@ def test_two_half_steps_of_the_exact_network_are_one_step():
     torch.testing.assert_close(shortcut_loss(Exact(0.3), Exact(), *arguments, flow_samples=0).item(), 0.09)
 
 
+def test_half_steps_in_bfloat16_are_averaged_in_the_precision_of_the_state():
+    """The mean of 1 and the next larger number of bfloat16 is between them, and rounded to one of them it would be an error."""
+    velocities = iter((1.0, 1.0 + 2**-7))
+
+    def teacher(inputs: Tensor, t: Tensor, warmth: Tensor, d: Tensor) -> Tensor:
+        return torch.full_like(inputs[:, :1], next(velocities), dtype=torch.bfloat16)
+
+    def network(inputs: Tensor, t: Tensor, warmth: Tensor, d: Tensor) -> Tensor:
+        return torch.full_like(inputs[:, :1], 1.0 + 2**-8)
+
+    random = torch.Generator().manual_seed(1)
+    steps = StepDraws(*(x.double() for x in draw_halved_steps(SHAPE[0], random)))
+    assert shortcut_loss(network, teacher, prior(), context(), data(random), draws(random), steps, flow_samples=0) == 0
+
+
 def test_halves_of_the_shortest_step_are_those_of_the_flow():
     random = torch.Generator().manual_seed(2)
     d = torch.full((SHAPE[0],), 0.5**HALVINGS, dtype=torch.float64)

@@ -134,10 +134,10 @@ def shortcut_loss(
         half = d / 2
         # The flow itself makes the halves of the shortest step.
         length = torch.where(half < 0.5**HALVINGS, zero, half)
-        with torch.no_grad():
-            begin = teacher(generator_input(x, context, prior), t, warmth, length)
+        with torch.no_grad():  # both halves in the precision of the state, even if the network computes in bfloat16
+            begin = teacher(generator_input(x, context, prior), t, warmth, length).to(x.dtype)
             middle = x + per_sample(half, x) * begin
-            end = teacher(generator_input(middle, context, prior), t + half, warmth, length)
+            end = teacher(generator_input(middle, context, prior), t + half, warmth, length).to(x.dtype)
         output = of_shape("output of the network", network(generator_input(x, context, prior), t, warmth, d), x)
         loss = loss + nn.functional.mse_loss(output, (begin + end) / 2) * (len(target) - flow_samples)
     return loss / len(target)
