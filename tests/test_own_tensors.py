@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -91,6 +92,20 @@ def test_the_moments_loss_weighs_channels_of_points_on_no_grid():
 def test_a_wrong_shape_is_named_and_not_broadcast(call, named):
     with pytest.raises(ValueError, match=named):
         call()
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1), (1, 2, 1), (2,), (1, 1)])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda weights: training_loss(network_of(2, 2, POINTS), PRIOR, DATA, DATA, DRAWS, channel_weights=weights),
+        lambda weights: negative_log_likelihood(lambda context: (PRIOR.mean, PRIOR.std), DATA, DATA, weights),
+    ],
+)
+def test_weights_of_a_wrong_shape_are_named_and_not_broadcast(loss, shape):
+    """With a dimension more, (2, 1, 1), they would weigh the two samples."""
+    with pytest.raises(ValueError, match=re.escape(f"weights of the channels: shape {shape} instead of (2, 1)")):
+        loss(torch.ones(shape))
 
 
 @pytest.mark.parametrize(("channels", "outputs"), [(2, (2, 5)), (2, (2, 1, 5)), (1, (2, 2, 5))])

@@ -309,6 +309,8 @@ def test_a_grid_of_another_shape_is_refused(random, name):
     for score in (statistics, joint_statistics, lambda *fields: energy_scores(ensemble[:, 0], truth[0], region_weights(grid))):
         with pytest.raises(ValueError, match="does not end with that of the grid"):
             score(ensemble, truth, grid)
+    with pytest.raises(ValueError, match="does not end with that of the grid"):
+        zonal_power(truth, grid)
 
 
 @pytest.mark.parametrize("threshold", [10.8, 17.2])

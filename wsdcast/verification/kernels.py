@@ -280,7 +280,12 @@ def zonal_power(field: Field, grid: Grid) -> Field:
 
     Returns:
         (..., wavenumber) for 0 to longitudes / 2.
+
+    Raises:
+        ValueError: if the field has not the shape of the grid.
     """
+    if field.shape[-2:] != grid.shape:
+        raise ValueError(f"the field has the shape {field.shape}, which does not end with that of the grid, {grid.shape}")
     (without_poles,), longitudes = np.nonzero(np.abs(grid.latitude) < 90), field.shape[-1]
     rows = slice(without_poles[0], without_poles[-1] + 1)
     circumference = 2 * np.pi * EARTH_RADIUS * np.cos(np.deg2rad(grid.latitude[rows]))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from wsdcast.warmstart.paths import STRAIGHT, Path
-from wsdcast.warmstart.prior import InformedPrior, MakePrior, Moments, PriorOf, of_shape, per_sample
+from wsdcast.warmstart.prior import InformedPrior, MakePrior, Moments, PriorOf, of_shape, per_sample, weights_of_channels
 from wsdcast.warmstart.solvers import Solver, Velocity
 from wsdcast.warmstart.times import DrawTimes, draw_logit_normal
 
@@ -102,7 +102,7 @@ def training_loss(
         channel_weights: the weights of the channels, (channel, 1, ...), with a 1 for each dimension of space; default: 1.
 
     Raises:
-        ValueError: if target, noise or the generator's output has a wrong shape.
+        ValueError: if target, noise, the generator's output or the weights of the channels have a wrong shape.
     """
     prior = prior.blended(draws.warmth)
     x, predicted = path.point(of_shape("noise", draws.noise, target), prior.normalise(target), draws.t)
@@ -111,7 +111,7 @@ def training_loss(
         root = per_sample(weight(draws.t).sqrt(), output)
         output, predicted = root * output, root * predicted
     if channel_weights is not None:
-        root = torch.cat([channel_weights.sqrt()] * path.heads)
+        root = torch.cat([weights_of_channels(channel_weights, target).sqrt()] * path.heads)
         output, predicted = root * output, root * predicted
     return path.heads * nn.functional.mse_loss(output, predicted)
 

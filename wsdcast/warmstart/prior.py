@@ -91,10 +91,13 @@ class InformedPrior:
         Args:
             x: the samples, (batch, channel, ...).
             weights: factors of the channels' logarithms, (channel, 1, ...); default: 1.
+
+        Raises:
+            ValueError: if the samples or the weights have a wrong shape.
         """
         density = -0.5 * self.normalise(x) ** 2 - self.std.log() - 0.5 * math.log(2 * math.pi)
         if weights is not None:
-            density = density * weights
+            density = density * weights_of_channels(weights, density)
         return density.flatten(1).sum(dim=1)
 
     def blended(self, warmth: Tensor) -> InformedPrior:
@@ -131,6 +134,15 @@ def of_shape(what: str, x: Tensor, like: Tensor) -> Tensor:
     if x.shape != like.shape:
         raise ValueError(f"{what}: shape {tuple(x.shape)} instead of {tuple(like.shape)}")
     return x
+
+
+def weights_of_channels(weights: Tensor, x: Tensor) -> Tensor:
+    """Return the weights if they are (channel, 1, ...), with a 1 for each dimension of space of x (batch, channel, ...).
+
+    Raises:
+        ValueError: if they have another shape. With a dimension more they would weigh the samples of a batch of as many.
+    """
+    return of_shape("weights of the channels", weights, x[0].flatten(1)[:, 0].reshape(-1, *(1,) * (x.dim() - 2)))
 
 
 Moments = Callable[[Tensor], tuple[Tensor, Tensor]]
