@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import EARTH_RADIUS, Grid
 from wsdcast.verification.machine_code import NUMBA_LOCK, machine_code
-from wsdcast.verification.members import require_members
+from wsdcast.verification.members import require_members, require_on_grid
 
 Field = NDArray[np.floating]
 
@@ -280,12 +280,8 @@ def zonal_power(field: Field, grid: Grid) -> Field:
 
     Returns:
         (..., wavenumber) for 0 to longitudes / 2.
-
-    Raises:
-        ValueError: if the field has not the shape of the grid.
     """
-    if field.shape[-2:] != grid.shape:
-        raise ValueError(f"the field has the shape {field.shape}, which does not end with that of the grid, {grid.shape}")
+    require_on_grid("the field", field, grid.shape)
     (without_poles,), longitudes = np.nonzero(np.abs(grid.latitude) < 90), field.shape[-1]
     rows = slice(without_poles[0], without_poles[-1] + 1)
     circumference = 2 * np.pi * EARTH_RADIUS * np.cos(np.deg2rad(grid.latitude[rows]))

@@ -18,8 +18,14 @@ def require_members(ensemble: Field, truth: Field, space: tuple[int, ...] = ()) 
     if np.shape(ensemble)[1:] != np.shape(truth):
         shapes = f"the truth has the shape {np.shape(truth)}, and a member {np.shape(ensemble)[1:]}"
         raise ValueError(f"{shapes}; the members' dimension comes first")
-    if space and np.shape(truth)[-len(space) :] != space:
-        raise ValueError(f"the truth has the shape {np.shape(truth)}, which does not end with that of the grid, {space}")
+    if space:
+        require_on_grid("the truth", truth, space)
+
+
+def require_on_grid(what: str, field: Field, space: tuple[int, ...]) -> None:
+    """Raise a ValueError unless a field, named ``what``, ends with the dimensions of its grid, ``space``."""
+    if np.shape(field)[-len(space) :] != space:
+        raise ValueError(f"{what} has the shape {np.shape(field)}, which does not end with that of the grid, {space}")
 
 
 def remaining(fields: Field) -> NDArray[np.bool_]:
