@@ -11,13 +11,19 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from wsdcast.cli.options import DebugOption, JsonOption
 from wsdcast.cli.show import show
 from wsdcast.runs.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from wsdcast.runs.overrides import Overridden
+
+Name = TypeVar("Name", bound=str | None)
+"""The value of ``--recipe``; None if it is left out."""
 
 app = typer.Typer(
     help="Weather ensembles by warm-start flow matching. The four stages, in order: [bold]prepare[/], [bold]train[/], "
@@ -135,7 +141,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def with_overrides(recipe: str | None, overrides: list[str] | None) -> Any:
+def with_overrides(recipe: Name, overrides: list[str] | None) -> Name | Overridden:
     """The argument for the ``recipe`` parameter of a stage: the value of ``--recipe``, with the keys that ``-o`` changes.
 
     Raises:

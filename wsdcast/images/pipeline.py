@@ -12,9 +12,12 @@ from wsdcast.images.stages.sample import sample
 from wsdcast.images.stages.score import score
 from wsdcast.images.stages.train import train
 from wsdcast.runs.artefact import Summary, resolve
+from wsdcast.runs.overrides import Overridden
 
 
-def run(recipe: str | Path = "made", run: str | Path | None = None, *, overwrite: bool = False) -> Iterator[Summary]:
+def run(
+    recipe: str | Path | ImageRecipe | Overridden = "made", run: str | Path | None = None, *, overwrite: bool = False
+) -> Iterator[Summary]:
     """Prepare, train, sample and score a recipe. Yield the summary of each stage. Artefacts that are current are not made again.
 
     Args:

@@ -36,6 +36,7 @@ from wsdcast.runs.names import (
     STUDY,
     STUDY_PAGE,
 )
+from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.recipes import digest_of
 from wsdcast.study.design import combinations, trained_variants
 from wsdcast.study.images_page import write_image_study_page
@@ -51,7 +52,7 @@ BUDGETS = {"cost": "total cost of training", "steps": "steps of the generator"}
 
 @devices.own_torch_settings()
 def inpaint_study(
-    recipe: str | Path | ImageRecipe | None = None,
+    recipe: str | Path | ImageRecipe | Overridden | None = None,
     run: str | Path | None = None,
     *,
     inception_weights: str | Path | None = None,

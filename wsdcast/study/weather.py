@@ -28,6 +28,7 @@ from wsdcast.runs.names import (
     STUDY,
     STUDY_PAGE,
 )
+from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.recipes import digest_of
 from wsdcast.study.design import combinations, trained_variants
 from wsdcast.study.evaluation import STUDIED, evaluate, studied_variables
@@ -70,7 +71,7 @@ class Setting:
 
 @devices.own_torch_settings()
 def study_nfe(
-    recipe: str | Path | Recipe | None = None,
+    recipe: str | Path | Recipe | Overridden | None = None,
     run: str | Path | None = None,
     *,
     moments: Moments | None = None,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wsdcast.runs.artefact import Summary, resolve
+from wsdcast.runs.overrides import Overridden
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import require_rollout
 from wsdcast.weather.stages.prepare import prepare
@@ -14,7 +15,7 @@ from wsdcast.weather.stages.score import score
 from wsdcast.weather.stages.train import train
 
 
-def run(recipe: str | Path | Recipe, run: str | Path | None = None, *, overwrite: bool = False) -> Iterator[Summary]:
+def run(recipe: str | Path | Recipe | Overridden, run: str | Path | None = None, *, overwrite: bool = False) -> Iterator[Summary]:
     """Prepare, train, roll out and score a recipe. Artefacts that are current are not made again.
 
     Each stage runs when the iterator is asked for its summary.

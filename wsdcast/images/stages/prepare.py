@@ -12,11 +12,12 @@ from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, res
 from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.locks import alone
 from wsdcast.runs.names import IMAGES
+from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.recipes import digest_of
 
 
 def prepare(
-    recipe: str | Path | ImageRecipe | None = None,
+    recipe: str | Path | ImageRecipe | Overridden | None = None,
     run: str | Path | None = None,
     *,
     overwrite: bool = False,

@@ -30,6 +30,7 @@ from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, req
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.locks import alone
 from wsdcast.runs.names import GENERATOR, IMAGES, SAMPLES
+from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.resources import new_mapped, require_space
 from wsdcast.warmstart.evaluations import grid, solver, steps_for
 from wsdcast.warmstart.flow import start_of, velocity_of
@@ -47,7 +48,7 @@ TAIL_CONTEXTS, TAIL_BATCH = 256, 32
 
 @devices.own_torch_settings()
 def sample(
-    recipe: str | Path | ImageRecipe | None = None,
+    recipe: str | Path | ImageRecipe | Overridden | None = None,
     run: str | Path | None = None,
     *,
     visible: float | None = None,

@@ -26,6 +26,7 @@ from wsdcast.runs.artefact import Summary, complete, complete_netcdf, is_current
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.locks import alone
 from wsdcast.runs.names import IMAGES, MOMENTS_ALONE, REPORT, SAMPLES, SCORES, SCORES_TABLE
+from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.progress import track
 
 Row = dict[str, Any]
@@ -34,7 +35,7 @@ OURS, OTHERS = "generator", "other images"
 
 @devices.own_torch_settings()
 def score(
-    recipe: str | Path | ImageRecipe | None = None,
+    recipe: str | Path | ImageRecipe | Overridden | None = None,
     run: str | Path | None = None,
     *,
     inception_weights: str | Path | None = None,

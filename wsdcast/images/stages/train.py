@@ -21,6 +21,7 @@ from wsdcast.runs.artefact import Summary, is_current, require, resolve
 from wsdcast.runs.devices import compiled
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import GENERATOR, IMAGES, MOMENTS, ImagePriorName
+from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.unfinished import require_same_recipe
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.batches import FlowBatch, Pairs, flow_batches_of
@@ -38,7 +39,7 @@ EVENLY = torch.ones(1, 1)
 
 @devices.own_torch_settings()
 def train(
-    recipe: str | Path | ImageRecipe | None = None,
+    recipe: str | Path | ImageRecipe | Overridden | None = None,
     run: str | Path | None = None,
     *,
     prior: ImagePriorName | None = None,

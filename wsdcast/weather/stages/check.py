@@ -26,6 +26,7 @@ from wsdcast.runs.artefact import Summary, is_current, resolve
 from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.inputs import address_given
 from wsdcast.runs.names import ANALYSIS
+from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.positions import evenly_spread
 from wsdcast.runs.progress import track
 from wsdcast.runs.resources import require_space
@@ -40,7 +41,7 @@ PACKED_SHARE = 0.9
 
 def check(
     source: str | Path,
-    recipe: str | Path | Recipe | None = None,
+    recipe: str | Path | Recipe | Overridden | None = None,
     run: str | Path | None = None,
     *,
     grid: str | None = None,

@@ -29,6 +29,7 @@ from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary, complete, read_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST, INITIAL_STATES, SCORES, FigureName
+from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.times import TimeLike
 from wsdcast.training.predictions import BATCH, CHECKED
 from wsdcast.verification.truth import Truth, open_truth, truth_of
@@ -59,7 +60,7 @@ OPTIONS: dict[FigureName, tuple[str, ...]] = {"maps": ("start", "lead-time"), "p
 @devices.own_torch_settings()
 def plot(
     figure: FigureName,
-    recipe: str | Path | Recipe | None = None,
+    recipe: str | Path | Recipe | Overridden | None = None,
     run: str | Path | None = None,
     *,
     out: str | Path | None = None,

@@ -20,6 +20,7 @@ from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, reso
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_directories
 from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_ALONE, MOMENTS_FORECAST, REPORT, SCORES, SCORES_TABLE
+from wsdcast.runs.overrides import Overridden
 from wsdcast.verification.bootstrap import blocks_in_words
 from wsdcast.verification.comparison import common_headline, compare
 from wsdcast.verification.gaussian import gaussian_scores
@@ -43,7 +44,7 @@ OURS = "wsdcast"
 
 
 def score(
-    recipe: str | Path | Recipe | None = None,
+    recipe: str | Path | Recipe | Overridden | None = None,
     run: str | Path | None = None,
     *,
     scheduler: str | None = None,

@@ -14,6 +14,7 @@ from wsdcast.runs import devices, processes
 from wsdcast.runs.artefact import IN_A_COPY, Summary, is_current, partial_of, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FEW_STEPS, FINE_TUNED, GENERATOR, MOMENTS, PREDICTIONS, PriorName
+from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.recipes import Optimisation
 from wsdcast.runs.resources import require_memory, require_space, size_of
 from wsdcast.runs.unfinished import require_same_recipe
@@ -39,7 +40,7 @@ from wsdcast.weather.training.stage import Priors, Stage
 
 @devices.own_torch_settings()
 def train(
-    recipe: str | Path | Recipe | None = None,
+    recipe: str | Path | Recipe | Overridden | None = None,
     run: str | Path | None = None,
     *,
     prior: PriorName | None = None,
