@@ -148,6 +148,7 @@ def test_an_artefact_of_another_recipe_is_refused_and_kept(trained, directory):
         ("--nfe", "7", "nearest possible number is 6"),
         ("--starts", "0", "--starts: input should be greater than 0"),
         ("--lead", "-1", "--lead '-1': expected a positive multiple of 6 h, such as 12h or 10d"),
+        ("--lead", "36500.25d", "--lead '36500.25d': expected at most 36500 d"),
         ("--lead", "300d", "no initial time in the test split has 7200 h of gap-free truth after it; shorten the forecast"),
     ],
 )

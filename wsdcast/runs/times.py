@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 STEP = timedelta(hours=6)
+LONGEST = timedelta(days=36_500)
+"""The longest forecast: times in nanoseconds end in 2262."""
 
 TimeLike = Union[str, date, np.datetime64, NDArray[np.datetime64], "xr.DataArray"]
 """A time in UTC as an argument: its text, a datetime or a date, or an element of the coordinate of a data set, as it is or its value."""
@@ -40,12 +42,14 @@ def duration(text: str, step: timedelta = STEP) -> timedelta:
     """Parse a duration such as ``12h``, ``10d`` or ``2.5d``.
 
     Raises:
-        ValueError: if the text has another form, or the duration is zero or not a multiple of ``step``.
+        ValueError: if the text has another form, or the duration is zero, longer than :data:`LONGEST` or not a multiple of ``step``.
     """
-    match = re.fullmatch(r"(\d{1,8}(?:\.\d+)?)(h|d)", text.strip())  # more digits are beyond the range of nanosecond times
+    match = re.fullmatch(r"(\d{1,8}(?:\.\d+)?)(h|d)", text.strip())
     length = timedelta(hours=float(match[1]) * {"h": 1, "d": 24}[match[2]]) if match else timedelta()
     if not length or length % step:
         raise ValueError(f"'{text}': expected a positive multiple of {step / timedelta(hours=1):g} h, such as 12h or 10d")
+    if length > LONGEST:
+        raise ValueError(f"'{text}': expected at most {LONGEST.days} d")
     return length
 
 

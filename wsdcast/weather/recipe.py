@@ -27,7 +27,7 @@ from wsdcast.runs.names import (
     SolverName,
 )
 from wsdcast.runs.recipes import Evaluations, Experiment, LogSnrEnds, Section, load
-from wsdcast.runs.times import all_or_lead_times, in_one_spelling, in_utc, text_of
+from wsdcast.runs.times import LONGEST, all_or_lead_times, in_one_spelling, in_utc, text_of
 from wsdcast.warmstart.evaluations import count_noise
 from wsdcast.warmstart.few_steps import HALVINGS
 from wsdcast.weather.network_sections import Forcings, Generator, Moments, Training
@@ -126,7 +126,7 @@ class Rollout(Section):
     momentum: float = Field(1.0, gt=0, le=1, description="momentum of the solvers ab2, ab3, ab4; 1: none")
     starts: PositiveInt = Field(12, description="number of initial times, spread evenly over the test split")
     start: str | None = Field(None, description="initial times instead of starts: latest, a time, or FIRST/LAST/INTERVAL; UTC")
-    days: float = Field(3.0, gt=0, le=36_500, description="length of the forecast, 100 years at most: times in nanoseconds end in 2262")
+    days: float = Field(3.0, gt=0, le=LONGEST.days, description="length of the forecast")
     keep: Literal["all", "statistics", "scores"] | tuple[PositiveInt, ...] = Field(
         "all", description="what is stored of the forecast; or lead times in hours"
     )
