@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import SHARED, needs_shared, six_hourly, wind_dataset
 from typer.testing import CliRunner
 
 from wsdcast.cli import app
+from wsdcast.runs.errors import UserError
+from wsdcast.verification.truth import open_truth
 
 LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)
 
@@ -76,6 +79,9 @@ def test_all_problems_are_listed_together(directory):
     assert prepared.stderr.startswith("wsdcast: files: 2 problems: ")  # prepare names the problems that it knows before it reads wind
     assert prepared.stderr.count("\n") == 1
     assert not Path("runs/planet/analysis.zarr").exists()
+    with pytest.raises(UserError) as refused:
+        open_truth("files", Path("scratch"), np.datetime64("2020-01-01"))
+    assert f"wsdcast: {refused.value}\n" == prepared.stderr  # a truth is refused in the same words
 
 
 def test_a_short_record_and_a_full_disk_are_problems(directory, monkeypatch):

@@ -17,7 +17,7 @@ from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.sources.file_lock import reading_values
 from wsdcast.data.sources.layout import LostChunkError, values_of
 from wsdcast.data.sources.naming import words
-from wsdcast.data.sources.opening import addresses, of_address, open_dataset, unpacked
+from wsdcast.data.sources.opening import addresses, open_dataset, unpacked
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import time_text
@@ -99,8 +99,7 @@ def open_truth(source: str, scratch: Path, first: np.datetime64, variables: tupl
         UserError: if the source cannot be used.
     """
     record = open_record(source, scratch, all_hours=True, channels=variables)
-    if record.problems:
-        raise UserError(of_address(source, record.problems[0]) + (f" (and {len(record.problems) - 1} more)" if record.problems[1:] else ""))
+    record.require_no_problems(source)
     assert record.grid is not None
     past = np.flatnonzero(record.times < first)
 

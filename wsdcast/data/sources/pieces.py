@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.blocks import Block, Reading
-from wsdcast.data.sources.opening import Address
+from wsdcast.data.sources.opening import Address, of_address
 from wsdcast.data.variables import DEFAULT
+from wsdcast.runs.errors import UserError
 
 BLOCK_BYTES = 64e6
 """Size of a block, as float32, if the chunks of the source are smaller. Larger chunks are read whole up to four times this size."""
@@ -76,6 +77,17 @@ class Record:
     static: Statics = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def require_no_problems(self, source: str) -> None:
+        """Check that the record can be used. ``source`` is what the user gave.
+
+        Raises:
+            UserError: if the record has problems; the message lists all of them.
+        """
+        if len(self.problems) > 1:
+            raise UserError(f"{source}: {len(self.problems)} problems: {'; '.join(self.problems)}")
+        if self.problems:
+            raise UserError(of_address(source, self.problems[0]))
 
     def at(self, chosen: NDArray[np.bool_]) -> Record:
         """Return the record of some of its times: those that are ``chosen``, (time,)."""

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from wsdcast.data.sources.blocks import BadValuesError
 from wsdcast.data.sources.open_data import fetch, newest
 from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, SYSTEMS
-from wsdcast.data.sources.opening import of_address
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import time_text
@@ -46,8 +45,7 @@ def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) 
     if source in SYSTEMS:
         files, facts = _fetched(source, recipe.rollout.start, names, model.past_states)
     record = open_record(files, scratch, channels=names, in_a_row=1 + model.past_states)
-    if record.problems:
-        raise UserError(of_address(source, "; ".join(record.problems)))
+    record.require_no_problems(source)
     begins = initial_times(record.times, recipe.rollout.start or LATEST, source, model.past_states)
     record = record.at(np.isin(record.times, with_past(begins, model.past_states)))
     try:

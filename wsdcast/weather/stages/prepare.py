@@ -160,10 +160,7 @@ def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str], finish
         )
         notes += fetched
     record = open_record(source, scratch.absolute(), data.start, data.end, data.skip, channels=data.channels.all)
-    if record.problems:
-        many = f"{len(record.problems)} problems: " if len(record.problems) > 1 else ""
-        where = "" if not many and record.problems[0].startswith(data.source) else f"{data.source}: "
-        raise UserError(f"{where}{many}{'; '.join(record.problems)}")
+    record.require_no_problems(data.source)
     notes += record.notes
     return record
 
