@@ -30,7 +30,8 @@ def variant_directory(variant: Experiment, directory: Path, name: str, networks:
     _link(directory, place, prepared)
     twins = [directory, *sorted(place.parent.glob(f"*-{variant.seed}"))]
     for artefact, twin in product(networks, twins):
-        stamp = None if (place / artefact).exists() else read_stamp(twin / artefact)
+        # A twin may have a link to nothing, which goes when the twin's own turn comes.
+        stamp = read_stamp(twin / artefact) if (twin / artefact).exists() and not (place / artefact).exists() else None
         if stamp and is_of(stamp, variant, place, artefact):
             _link(twin, place, artefact)
     return place
