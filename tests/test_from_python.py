@@ -114,7 +114,7 @@ def test_an_end_without_a_time_includes_its_day_whatever_its_type():
         ({"warmth": 1}, "warmth: unknown key; did you mean rollout.warmth?"),
         ({"generator": {"steps": 3}}, "generator: a section; name one of its keys, such as generator__steps"),
         ({"generator__times": {"mean": 1}}, "generator__times: a section; name one of its keys, such as generator__times__kind"),
-        ({"nets__steps": 3}, "nets.steps: unknown key"),
+        ({"nets__steps": 3}, "nets: unknown key"),
         ({"generator__steps__mean": 3}, "generator.steps.mean: unknown key"),
         ({"generator__steps__mean__x": 3}, "generator.steps.mean.x: unknown key"),
         ({"data__variables__x__y": 3}, "data.variables.x.y: unknown key"),

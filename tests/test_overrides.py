@@ -61,6 +61,16 @@ def test_the_name_names_the_run_directory():
     assert (recipe.name, directory) == ("mine", Path("runs/mine"))
 
 
+def test_a_mapping_is_replaced_as_a_whole_or_key_by_key(tmp_path):
+    """The variants and weights of a recipe could not be left out: it was said that a mapping with keys is a section."""
+    path = tmp_path / "mine.yaml"
+    sections = "\nstudy: {variants: {a: {generator.prior: warm}}}\ntraining: {weights: {geopotential: 2}}\n"
+    path.write_text("name: mine" + sections)
+    recipe, _ = of_recipe("study.variants={}", "training.weights.temperature=3", recipe=path)
+    assert (recipe.study.variants, recipe.training.weights) == ({}, {"geopotential": 2, "temperature": 3})
+    assert recipe.changed(study__variants={"b": {"generator.nfe": 2}}, training__weights={}).training.weights == {}
+
+
 def test_keys_of_image_recipes_can_be_overridden():
     recipe, _ = of_recipe("task.kind=denoise", "sample.warmth=calibrated", recipe="made", kind=ImageRecipe)
     assert (recipe.task.kind, recipe.sample.warmth) == ("denoise", "calibrated")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wsdcast.runs.errors import UserError, first_line
-from wsdcast.runs.recipes import Kind, checked
+from wsdcast.runs.recipes import Kind, checked, set_key
 from wsdcast.runs.yaml_text import yaml_of
 
 
@@ -58,17 +58,7 @@ def overridden(recipe: Kind, values: Mapping[str, Any], changes: Mapping[str, An
     """
     content = recipe.model_dump()
     for key, value in values.items():
-        *sections, last = key.split(".")
-        if not all((*sections, last)):
-            raise UserError(f"{where} {key}: unknown key")
-        section = content
-        for name in sections:
-            section = section.setdefault(name, {})
-            if not isinstance(section, dict):
-                raise UserError(f"{where} {key}: unknown key")
-        if section.get(last) and isinstance(section[last], dict):
-            raise UserError(f"{where} {key}: a section; name one of its keys, such as {key}.{next(iter(section[last]))}")
-        section[last] = value
+        set_key(content, recipe, key, ".", value, f"{where} ")
     new = checked(content, where.removesuffix(":"), type(recipe)) if values else recipe
     changed = new.changed(**changes)
     given = {name.replace("__", ".") for name, value in changes.items() if value is not None}

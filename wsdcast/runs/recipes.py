@@ -186,19 +186,8 @@ class Experiment(Section):
         """
         content = self.model_dump()
         for name, value in changes.items():
-            if value is None:
-                continue
-            *sections, key = name.split("__")
-            section: Any = self
-            values = content
-            for part in sections:
-                section = getattr(section, part, None)
-                if not isinstance(section, Section):
-                    raise UserError(f"{name.replace('__', '.')}: unknown key")
-                values = values[part]
-            if isinstance(whole := getattr(section, key, None), Section):
-                raise UserError(f"{name}: a section; name one of its keys, such as {name}__{next(iter(type(whole).model_fields))}")
-            values[key] = str(value) if isinstance(value, Path) else value
+            if value is not None:
+                set_key(content, self, name, "__", str(value) if isinstance(value, Path) else value)
         try:
             return self.model_validate(content)
         except ValidationError as error:
@@ -214,6 +203,33 @@ class Experiment(Section):
         It is that of the keys that differ from their defaults, so that it stays the same when a version adds keys.
         """
         return digest_of(self.model_dump(mode="json", exclude_defaults=True))
+
+
+def set_key(content: dict[str, Any], recipe: Experiment, name: str, between: str, value: Any, where: str = "") -> None:
+    """Set one key of the plain values of a recipe.
+
+    Args:
+        content: the values, changed in place.
+        recipe: whose values they are.
+        name: the sections and the key, with ``between`` between them.
+        between: separates the parts of the name.
+        value: the new value.
+        where: begins the message of an error.
+
+    Raises:
+        UserError: if the key is a whole section, or is none. One that is unknown in its section is left to the recipe to refuse.
+    """
+    *sections, key = parts = name.split(between)
+    section: Any = recipe
+    for part in sections:
+        content, section = content.setdefault(part, {}), getattr(section, part, None)
+        if not isinstance(content, dict):
+            break
+    if not isinstance(content, dict) or not all(parts):
+        raise UserError(f"{where}{'.'.join(parts)}: unknown key")
+    if isinstance(whole := getattr(section, key, None), Section):
+        raise UserError(f"{where}{name}: a section; name one of its keys, such as {name}{between}{next(iter(type(whole).model_fields))}")
+    content[key] = value
 
 
 Kind = TypeVar("Kind", bound=Experiment)
