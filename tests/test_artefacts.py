@@ -88,6 +88,22 @@ def test_an_interrupted_artefact_is_never_taken_for_a_complete_one(directory):
     assert [item.name for item in path.iterdir()] == ["whole"]  # the old one stays
 
 
+@pytest.mark.parametrize("name", ["moments", "forecast.zarr", "scores.nc"])
+def test_a_link_is_replaced_and_what_it_leads_to_stays(directory, name):
+    """A variant of a study that is trained anew must not change a network that it shared by a link."""
+    shared, path = directory / "shared", directory / name
+    file = Path() if path.suffix == ".nc" else Path("content")
+    for place, text in ((shared, "old"), (path, "new")):
+        with artefact.complete(place) as partial:
+            (partial / file).parent.mkdir(exist_ok=True)
+            (partial / file).write_text(text)
+        if place == shared:
+            path.symlink_to(shared)
+    assert not path.is_symlink()
+    assert [(place / file).read_text() for place in (shared, path)] == ["old", "new"]
+    assert {item.name for item in directory.iterdir()} == {"shared", name}
+
+
 def test_the_old_artefact_is_restored_after_a_kill_between_the_two_renamings(directory):
     """The old directory has its name again when the artefact is next written."""
     (directory / ".thing.old.zarr").mkdir()

@@ -212,8 +212,9 @@ def _upgraded(stamp: dict[str, Any], recipe: Experiment) -> Experiment | None:
 def complete(path: Path, resumable: bool = False) -> Iterator[Path]:
     """Yield a temporary path to write to. The artefact gets its final name ``path`` only when the block ends without an error.
 
-    An old artefact of that name stays until then. If the block fails, the temporary files are removed. If ``resumable``, they are kept and
-    the next call continues with them.
+    An old artefact of that name stays until then. A link of that name is replaced, and what it leads to stays: variants of a study share
+    networks by links, and one that is trained anew must not change the others'. If the block fails, the temporary files are removed. If
+    ``resumable``, they are kept and the next call continues with them.
 
     Raises:
         UserError: if another process is in such a block with the same path, or a directory is in the place of a file.
