@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 from conftest import TINY, new_run
 from made_records import STATE, with_five_variables
+from PIL import Image
 from rollouts import forecast_of, loaded
 
 import wsdcast
@@ -306,6 +307,20 @@ def test_the_summary_names_the_first_stopped_members_and_all_variables_that_left
     store.clipped = lambda: {"specific_humidity@850": 0.0123, "specific_humidity@500": 0.5}
     shares = "specific_humidity@850 1.2 %, specific_humidity@500 50 %"
     assert clipped(store, "f") == {"negative values set to zero: f": shares}
+
+
+def test_the_animation_of_another_headline_is_drawn_anew(run, tmp_path):
+    """The forecast does not depend on the headline and stays. Its animation went on to show the old one."""
+    copy, recipe = tmp_path / "run", load_recipe(run.parent / "tiny.yaml")
+    copy.mkdir()
+    for path in run.iterdir():
+        (copy / path.name).symlink_to(path)
+    of_wind = (run / "forecast.gif").read_bytes()
+    for headline, written in (("both", []), ("2m_temperature", [str(copy / "forecast.gif")]), ("2m_temperature", [])):
+        assert list(wsdcast.rollout(recipe.changed(score__headline=headline), copy).written) == written
+    assert (run / "forecast.gif").read_bytes() == of_wind != (copy / "forecast.gif").read_bytes()
+    with Image.open(copy / "forecast.gif") as picture:
+        assert picture.n_frames == 1 + len(recipe.rollout.kept_leads)
 
 
 def test_some_variables_are_kept_with_the_same_bits(run, tmp_path):

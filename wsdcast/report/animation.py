@@ -39,11 +39,21 @@ def require_writer(path: Path) -> None:
         raise UserError(f"{path}: an MP4 needs ffmpeg, which is not on the PATH; install it, or write a .gif")
 
 
+def shows(path: Path, label: str) -> bool:
+    """Whether a GIF of this module is there, and shows what has this label."""
+    return path.is_file() and path.read_bytes().endswith(_end_of_gif(label))
+
+
+def _end_of_gif(label: str) -> bytes:
+    """The last bytes of a GIF: a comment that says what it shows, and the trailer."""
+    return b"!\xfe" + bytes([len(label.encode())]) + label.encode() + b"\x00;"
+
+
 @matplotlib.rc_context(LOOK)
 def animate(forecast: Path, truth: Truth, path: Path, row: int, lines: Lines, headline: str | None) -> None:
     """Write a GIF or MP4 by lead time for one initial time: the first members, and the truth if it is complete.
 
-    It shows the headline; by default that is the speed of the 10 m wind, or else the first variable.
+    It shows the headline; by default that is the speed of the 10 m wind, or else the first variable. A comment in a GIF names it.
 
     Args:
         truth: has the states at the initial times, and those at the valid times that are known.
@@ -88,5 +98,7 @@ def animate(forecast: Path, truth: Truth, path: Path, row: int, lines: Lines, he
                     image.set_data(panel[lead][:, columns])
                 title.set_text(times_in_words(start, steps[lead]))
                 writer.grab_frame()
+        if not is_mp4:
+            path.write_bytes(path.read_bytes().removesuffix(b";") + _end_of_gif(shown.label))
     except subprocess.CalledProcessError as error:
         raise UserError(f"{path}: ffmpeg cannot write it (exit code {error.returncode}); write a .gif instead") from None

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from wsdcast.data.store.forecasts import Forecasts
 from wsdcast.data.store.zarr_store import add_variables, open_store
 from wsdcast.data.variables import DEFAULT
-from wsdcast.report.animation import animate
+from wsdcast.report.animation import animate, shows
 from wsdcast.report.coastlines import coastlines_of
+from wsdcast.report.subjects import subject
 from wsdcast.runs import devices, processes
 from wsdcast.runs.artefact import IN_A_COPY, Summary, complete, complete_netcdf, is_current, make_stamp, partial_of
 from wsdcast.runs.errors import UserError
@@ -157,7 +158,8 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
             sampler = in_batches(samplers.pop(artefact), batch)
             _write(origin, artefact, sampler, batch, summary, deterministic=deterministic, overwrite=overwrite)
     animation = directory / ANIMATION
-    if processes.is_first() and not animation.exists() and settings.keep not in ("statistics", "scores"):
+    has_members = settings.keep not in ("statistics", "scores")
+    if processes.is_first() and has_members and not shows(animation, subject(variables, resolved.score.headline).label):
         with complete(animation) as partial:
             truth, lines = truth_of(record, record.variables), coastlines_of(resolved.data.source)
             animate(directory / FORECAST, truth, partial, 0, lines, resolved.score.headline)
