@@ -97,6 +97,7 @@ def test_keys_of_image_recipes_can_be_overridden():
         ("training.weights={2m_temperature: true}", "-o: training.weights: expected numbers, not true"),
         ("seed=false", "-o: seed: expected a number, not false"),
         ("rollout.nfe=0", "-o: rollout.nfe: input should be greater than 0, not 0"),
+        ("moments.blocks=1e6", "-o: moments.blocks: input should be less than or equal to 1000, not 1000000.0"),
         ("rollout.days=.inf", "-o: rollout.days: input should be a finite number"),
         ("rollout.nfe=", "-o: rollout.nfe: input should be a valid integer, not None"),
         ("moments.widths=[10]", "-o: moments: widths must be multiples of 4"),

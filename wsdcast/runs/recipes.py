@@ -77,7 +77,7 @@ class Network(Optimisation):
     """A U-Net (appendix B) and how it is trained."""
 
     widths: tuple[PositiveInt, ...] = Field((16, 24, 32), min_length=1, description="channels of each level, multiples of 4")
-    blocks: PositiveInt = Field(1, description="residual blocks per level")
+    blocks: int = Field(1, gt=0, le=1000, description="residual blocks per level")  # a million would be built for hours
     dropout: float = Field(0.0, ge=0, lt=1)
     activation_checkpointing: bool = Field(False, description="activations computed again in the backward pass: less memory, more time")
     attention: tuple[NonNegativeInt, ...] = Field((), description="levels, from 0, that have attention")
