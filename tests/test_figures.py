@@ -19,7 +19,7 @@ from wsdcast.data.store.zarr_store import open_store
 from wsdcast.data.variables import DEFAULT, SPEED
 from wsdcast.report import figures
 from wsdcast.report.map_panels import MapStyle, map_panels
-from wsdcast.report.maps import columns_of_map, draw_map, forecast_maps, repeated
+from wsdcast.report.maps import columns_of_map, draw_map, forecast_maps, repeated, view_of
 from wsdcast.report.panels import add_line, panel
 from wsdcast.report.plume import meteogram, nearest, place, plume
 from wsdcast.report.shown_fields import as_bytes, on_map
@@ -336,11 +336,58 @@ def test_neighbours_across_greenwich_are_drawn_side_by_side(first, stride):
             assert west + (image.get_array()[0].argmax() + 0.5) * (end - west) / 36 == pytest.approx(east)
         shown = ColumnDataSource({"spike": [as_bytes(field[np.ix_(rows, columns)], 1, 0)]})
         style = MapStyle("", "spike", Viridis256, 1.0, 1.0, "", 0)
-        (on,) = map_panels(shown, {"spike": style}, grid, rows, columns, ())
-        (glyph,) = (each.glyph for each in on.renderers if each.glyph.__class__.__name__ == "Image")
-        drawn = glyph.x + (shown.data["spike"][0][0].argmax() + 0.5) * glyph.dw / columns.size
-        assert drawn == pytest.approx(east)
-        assert on.x_range.start <= drawn <= on.x_range.end
+        view = view_of(np.isfinite(field[np.ix_(rows, columns)]), grid, rows, columns)
+        (on,) = map_panels(shown, {"spike": style}, grid, rows, columns, (), view)
+        assert any(at == pytest.approx(east) for at in positions(on, shown.data["spike"][0][0].argmax(), columns.size))
+
+
+def positions(on, column, columns):
+    """The longitudes inside the range of a map at which it draws the middle of a column."""
+    glyphs = [each.glyph for each in on.renderers if each.glyph.__class__.__name__ == "Image"]
+    drawn = [glyph.x + (column + 0.5) * glyph.dw / columns for glyph in glyphs]
+    return [at for at in drawn if on.x_range.start <= at <= on.x_range.end]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("west", "width"), [(-30, 80), (140, 90), (170, 20), (-180, 40), (100, 80)])
+@pytest.mark.parametrize(("south", "north"), [(30, 70), (-90, -60), (0, 0)])
+def test_a_map_of_a_region_shows_it_whole_and_little_else(stride, west, width, south, north):
+    """A regional forecast was a patch on an empty map of the globe, cut in two at 180 degrees."""
+    grid = Grid(np.linspace(90, -90, 37), np.arange(0, 360, 5.0))
+    rows, columns = on_map(stride, grid)
+    east_of_west = (grid.longitude - west) % 360
+    known = np.outer((grid.latitude >= south) & (grid.latitude <= north), east_of_west <= width)[np.ix_(rows, columns)]
+    if not known.any():
+        pytest.skip("no shown point lies in the region")
+    view = view_of(known, grid, rows, columns)
+    assert view.east - view.west == pytest.approx(2 * (view.north - view.south))
+    assert view.east - view.west <= max(width + 10, 2 * (north - south + 10))
+    assert view.south >= -90
+    assert view.north <= 90
+    shown, style = ColumnDataSource({"x": [known.astype(np.uint8)[::-1]]}), MapStyle("", "x", Viridis256, 1.0, 1.0, "", 0)
+    (on,) = map_panels(shown, {"x": style}, grid, rows, columns, (), view)
+    for row, column in np.argwhere(known):
+        longitude = grid.longitude[columns[column]]
+        (at,) = positions(on, column, columns.size)
+        assert (at - longitude) % 360 == pytest.approx(0)
+        assert view.eastward((longitude + 180) % 360 - 180) == pytest.approx(at)
+        assert view.south <= grid.latitude[rows[row]] <= view.north
+    for ticks, low, high in zip(view.ticks, (view.west, view.south), (view.east, view.north), strict=True):
+        assert 2 <= sum(low <= at <= high for at in ticks) <= 6
+    assert all(
+        label == f"{abs((at + 180) % 360 - 180)}°{'' if at % 180 == 0 else 'EW'[(at + 180) % 360 < 180]}"
+        for at, label in view.ticks[0].items()
+    )
+
+
+def test_a_map_of_the_globe_has_greenwich_in_the_middle():
+    """Also of values with gaps, and of none."""
+    grid = Grid.regular("36x18")
+    rows, columns = on_map(1, grid)
+    gaps = np.ones(grid.shape, dtype=bool)
+    gaps[:, :9] = gaps[5:] = False
+    for known in (np.ones(grid.shape, dtype=bool), np.zeros(grid.shape, dtype=bool), gaps):
+        assert view_of(known, grid, rows, columns) == (-185, 175, -90, 90)
 
 
 def test_maps_show_truth_mean_spread_and_members():

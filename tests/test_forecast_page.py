@@ -46,7 +46,7 @@ def unpacked(page: str, shape: tuple[int, ...]) -> np.ndarray:
 def units(page: str) -> dict[str, float]:
     """Return the values of one step of a byte: of quantiles, spread and initial analysis."""
     (plume,) = [each["args"] for each in embedded(page)["CustomJS"] if "plume" in each["args"]]
-    hover = [each["args"]["unit"] for each in embedded(page)["CustomJSHover"]]
+    hover = [each["args"]["unit"] for each in embedded(page)["CustomJSHover"] if "args" in each]
     return {"quantiles": plume["unit"], "probability": hover[0], "median": hover[1], "spread": hover[2], "initial": hover[-1]}
 
 
@@ -316,6 +316,7 @@ def test_any_initial_time_of_a_store_can_be_chosen(tmp_path):
 
 def test_mistakes_are_one_line(tmp_path):
     forecast = stored(tmp_path, wind_of())
+    assert "--thresholds" in refused(forecast, "--thresholds", "strong")
     assert "no such forecast" in refused(tmp_path / "nothing.zarr")
     assert "no state at the initial time 2026-11-28 00 UTC" in refused(forecast, "--initial", states(tmp_path / "old.nc", ["2000-01-01"]))
     assert "number, prediction_timedelta; expected analyses" in refused(forecast, "--initial", forecast)

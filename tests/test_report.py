@@ -12,10 +12,13 @@ from report_pages import FACTS, GRID, NAMES, embedded, from_greenwich, random_fi
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.forecasts import QUANTILES
-from wsdcast.data.variables import SPEED
+from wsdcast.data.variables import DEFAULT, SPEED
 from wsdcast.report.coastlines import coastlines
+from wsdcast.report.interactive_maps import interactive_maps
+from wsdcast.report.maps import columns_of_map
 from wsdcast.report.shell import write_plain_page
 from wsdcast.report.shown_fields import NONE, PLUME, as_bytes, byte_unit, byte_units, choose
+from wsdcast.report.subjects import WIND
 from wsdcast.verification.metrics import BOTH
 
 LIMIT = 5_000_000
@@ -213,3 +216,19 @@ def test_coastlines_pass_known_capes_and_continue_across_the_edge():
     west, east = (np.sort(ends[np.abs(ends[:, 0] - edge) < 0.011, 1]) for edge in (-180, 180))
     np.testing.assert_allclose(west, east, atol=0.011)  # the rounding of the file
     assert west.size >= 4
+
+
+def test_maps_of_a_region_show_the_truth_of_that_region_alone():
+    """The colour scale was that of the whole globe's truth, and the place was marked beside the map."""
+    truth = np.random.default_rng(0).normal(0, 5, (3, 2, *GRID.shape))
+    inside = np.zeros(GRID.shape, dtype=bool)
+    inside[1:3, np.abs(GRID.longitude - 180) < 60] = True
+    members = np.where(inside, truth, np.nan)[None].repeat(3, axis=0)
+    truth[..., ~inside] = 1000.0
+    (maps,) = interactive_maps(random_scores(GRID, 2, 3), GRID, lambda _: (members, truth), False, [WIND], DEFAULT)
+    on = maps.maps.figures[0]
+    shown, place = (next(each.data_source.data for each in on.renderers if name in each.data_source.data) for name in ("truth", "point"))
+    assert ((shown["truth"][0] == NONE) == ~inside[::-1][:, columns_of_map(GRID)]).all()
+    assert on.x_range.start < place["x"][0] < on.x_range.end
+    (bar,) = (each for each in on.below if hasattr(each, "color_mapper"))
+    assert bar.color_mapper.high < 50

@@ -18,7 +18,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.report.chosen_place import ALONE, BANDS, MEDIAN, choose_on, nearest_known, plume_panel
 from wsdcast.report.coastlines import coastlines
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
-from wsdcast.report.maps import signed
+from wsdcast.report.maps import View, signed, view_of
 from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, time_in_words
 from wsdcast.report.plume import place as place_in_words
 from wsdcast.report.shown_fields import PLUME, Chosen, Field, Fields, Shown, as_bytes, base_of, byte_unit, byte_units, choose, read_shown
@@ -77,7 +77,12 @@ def interactive_maps(
 
 
 def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, values: Shown, chosen: Chosen) -> Maps:
-    """Return the maps and plumes of one subject."""
+    """Return the maps and plumes of one subject. Where the forecast has no values, as outside a region, the truth is not shown either."""
+    inside = np.any(np.isfinite(values.maps["mean"]), axis=0)
+    known = np.any(np.isfinite(values.plumes[..., 1:, :]), axis=(0, 3, 4))
+    if inside.any() and known.any():
+        truth = np.where(inside, values.maps["truth"], np.nan)
+        values = Shown(values.maps | {"truth": truth}, np.where(known[..., None, None], values.plumes, np.nan))
     base = 0.0 if of.is_wind else min(map(base_of, (values.plumes, *(values.maps[name] for name in values.maps if name != "spread"))))
     times, lead_times = scores["time"].values[chosen.starts], scores["prediction_timedelta"].values[chosen.leads]
     starts, first = [time_in_words(time) for time in times], lead_times.size // 2
@@ -93,11 +98,11 @@ def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, val
     lead = lead_slider(leads, first)
 
     points = grid.latitude[chosen.plume_rows], signed(grid.longitude[chosen.plume_columns])
-    known = np.any(np.isfinite(values.plumes[..., 1:, :]), axis=(0, 3, 4))
     row, column = nearest_known(*points, known)
     point = row * points[1].size + column
-    place = ColumnDataSource({"x": [points[1][column]], "y": [points[0][row]], "point": [point]}, name="place")
-    maps, shown, library = _maps(values.maps, grid, chosen, first, on_earth, of, base)
+    view = view_of(inside, grid, chosen.rows, chosen.columns)
+    place = ColumnDataSource({"x": [view.eastward(points[1][column])], "y": [points[0][row]], "point": [point]}, name="place")
+    maps, shown, library = _maps(values.maps, grid, chosen, first, on_earth, of, base, view)
     unit = byte_unit(values.plumes, base)
     first_plume = dict(zip(PLUME, values.plumes[0, row, column], strict=True))
     valid = [time_in_words(time + step) for time in times for step in lead_times]
@@ -119,14 +124,14 @@ def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, val
     start.js_on_change("value", show_maps, show_plume)
     lead.js_on_change("value", show_maps)
     place.js_on_change("data", show_plume)
-    choose_on(maps, place, *points)
+    choose_on(maps, place, points[0], view.eastward(points[1]))
     note = "" if alone else f"{BANDS} "
     note += _left_out(scores, chosen, byte_units(values.maps, base)["truth"], of)
     return Maps([start, lead], Row(maps, {}), Row([plume], {"truth": (INK, "solid")} | (ALONE if alone else MEDIAN)), note)
 
 
 def _maps(
-    maps: dict[str, Field], grid: Grid, chosen: Chosen, first: int, on_earth: bool, of: Subject, base: float
+    maps: dict[str, Field], grid: Grid, chosen: Chosen, first: int, on_earth: bool, of: Subject, base: float, view: View
 ) -> tuple[list[Panel], ColumnDataSource, ColumnDataSource]:
     """Return the panels, the data that they show, and the data of all maps; fields are bytes, by name."""
     units, bases = byte_units(maps, base), {name: 0.0 if name == "spread" else base for name in maps}
@@ -140,7 +145,7 @@ def _maps(
     }
     if "spread" in maps:
         styles["spread"] = replace(styles["spread"], palette=Magma256, top=top_of(maps["spread"]), symbol=of.spread_units)
-    return map_panels(shown, styles, grid, chosen.rows, chosen.columns, coastlines() if on_earth else []), shown, library
+    return map_panels(shown, styles, grid, chosen.rows, chosen.columns, coastlines() if on_earth else [], view), shown, library
 
 
 def _left_out(scores: xr.Dataset, chosen: Chosen, unit: float, of: Subject) -> str:

@@ -1,4 +1,4 @@
-"""Interactive maps of bytes on a global grid, with colour bars, coastlines and tooltips."""
+"""Interactive maps of bytes on a global grid or a region of it, with colour bars, coastlines and tooltips."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from bokeh.plotting import figure as Panel
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.report.maps import X_TICKS, Y_TICKS, Lines, repeated, signed
+from wsdcast.report.maps import Lines, View, repeated, signed
 from wsdcast.report.panels import FONT, hover, panel
 from wsdcast.report.shown_fields import NONE, Field
 
+EASTWARD = "return ((value + 540) % 360 - 180).toFixed(0)"
+"""Code that shows a longitude beyond 180 E as one in [-180, 180)."""
 IN_WORDS = "return value == none ? 'none' : (base + value * unit).toFixed(digits) + ' ' + symbol"
 MAP: dict[str, Any] = {"sizing_mode": "scale_width", "height": None, "aspect_ratio": 1.55, "background_fill_color": "#d1d5db"}
 
@@ -57,7 +59,13 @@ class MapStyle:
 
 
 def map_panels(
-    shown: ColumnDataSource, styles: Mapping[str, MapStyle], grid: Grid, rows: NDArray[np.intp], columns: NDArray[np.intp], lines: Lines
+    shown: ColumnDataSource,
+    styles: Mapping[str, MapStyle],
+    grid: Grid,
+    rows: NDArray[np.intp],
+    columns: NDArray[np.intp],
+    lines: Lines,
+    view: View,
 ) -> list[Panel]:
     """Return a map of each field, with the same tooltips and the same ranges.
 
@@ -69,39 +77,41 @@ def map_panels(
         rows, columns: the positions on the grid, from north to south and from west to east as maps show them
             (:func:`wsdcast.report.maps.columns_of_map`), equally spaced.
         lines: coastlines.
+        view: the part of the globe that is shown.
     """
-    tooltips = [("latitude, longitude", "$y{0}°, $x{0}°")] + [(style.label, f"@{name}{{custom}}") for name, style in styles.items()]
+    tooltips = [("latitude, longitude", "$y{0}°, $x{custom}°")] + [(style.label, f"@{name}{{custom}}") for name, style in styles.items()]
     formatters = {
         f"@{name}": CustomJSHover(
             args={"base": style.base, "unit": style.unit, "digits": style.digits, "symbol": style.symbol, "none": NONE},
             code=IN_WORDS,
         )
         for name, style in styles.items()
-    }
+    } | {"$x": CustomJSHover(code=EASTWARD)}
     longitude = signed(grid.longitude)
     step_x, step_y = ((axis[1] - axis[0]) if axis.size > 1 else 360 for axis in (longitude[columns], -grid.latitude[rows]))
     box = {
-        "x": longitude[columns[0]] - step_x / 2,
         "y": grid.latitude[rows[-1]] - step_y / 2,
         "dw": step_x * columns.size,
         "dh": step_y * rows.size,
     }
-    west = longitude.min() - 180 / longitude.size
-    x_range, y_range = Range1d(west, west + 360, bounds="auto"), Range1d(-90, 90, bounds="auto")
-    shown_lines = repeated(lines, west)
+    first = longitude[columns[0]] - step_x / 2
+    at = [x for x in (first - 360, first, first + 360) if x < view.east and x + box["dw"] > view.west]
+    x_range, y_range = Range1d(view.west, view.east, bounds="auto"), Range1d(view.south, view.north, bounds="auto")
+    x_ticks, y_ticks = view.ticks
+    shown_lines = repeated(lines, view.west)
     coast = ColumnDataSource({name: [line[:, axis].astype(np.float32) for line in shown_lines] for axis, name in enumerate("xy")})
     panels = []
     for name, style in styles.items():
         on = panel(style.title, "", "", x_range=x_range, y_range=y_range, **MAP)
-        image = on.image(name, source=shown, color_mapper=_colours(style), **box)
+        images = [on.image(name, x=x, source=shown, color_mapper=_colours(style), **box) for x in at]
         on.multi_line("x", "y", source=coast, line_color=style.coast, line_width=0.8, line_alpha=0.8)
-        hover(on, [image], tooltips, formatters=formatters)
+        hover(on, images, tooltips, formatters=formatters)
         scale = LinearColorMapper(style.palette, low=style.base, high=style.top if style.top > style.base else style.base + 1)
         labels = PrintfTickFormatter(format=f"%g {style.symbol.replace('%', '%%')}")
         bar = ColorBar(color_mapper=scale, height=6, padding=2, ticker=BasicTicker(desired_num_ticks=4), formatter=labels)
         bar.major_label_text_font, bar.bar_line_color, bar.major_tick_line_color = FONT, None, None
         on.add_layout(bar, "below")
-        for axis, ticks in ((on.xaxis, X_TICKS), (on.yaxis, Y_TICKS)):
+        for axis, ticks in ((on.xaxis, x_ticks), (on.yaxis, y_ticks)):
             axis.ticker, axis.major_label_overrides = FixedTicker(ticks=list(ticks)), ticks
         panels.append(on)
     return panels

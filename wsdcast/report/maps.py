@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -20,6 +20,10 @@ from wsdcast.report.subjects import Subject
 
 X_TICKS = {-90: "90°W", 0: "0°", 90: "90°E"}
 Y_TICKS = {-60: "60°S", 0: "0°", 60: "60°N"}
+TICK_STEPS = (1, 2, 5, 10, 20)
+"""Degrees between two labels of a map of a region."""
+WIDEST = 240.0
+"""Largest width of a map of a region in degrees. A region that needs more is shown on a map of the globe."""
 
 Lines = Sequence[NDArray[np.floating]]
 """Polylines of (longitude, latitude), each (point, 2), degrees, longitudes from -180 to 180."""
@@ -28,6 +32,57 @@ Lines = Sequence[NDArray[np.floating]]
 def signed(longitude: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return longitudes as maps have them, in degrees in [-180, 180)."""
     return (longitude + 180) % 360 - 180
+
+
+class View(NamedTuple):
+    """The part of the globe that a map shows, twice as wide as high, in degrees. East is up to 360 beyond west."""
+
+    west: float
+    east: float
+    south: float
+    north: float
+
+    def eastward(self, longitude: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return longitudes in [-180, 180) as they are on the map, from its west on."""
+        return longitude + 360 * (longitude < self.west)
+
+    @property
+    def ticks(self) -> tuple[dict[int, str], dict[int, str]]:
+        """Labels of longitudes and latitudes, by degrees."""
+        if self.east - self.west > WIDEST:
+            return X_TICKS, Y_TICKS
+        step = next((step for step in TICK_STEPS if self.north - self.south <= 4.5 * step), TICK_STEPS[-1])
+        labels = []
+        for low, high, names in ((self.west, self.east, "EW"), (self.south, self.north, "NS")):
+            degrees = range(int(np.ceil(low / step)) * step, int(np.floor(high)) + 1, 2 * step if names == "EW" else step)
+            near = {at: (at + 180) % 360 - 180 for at in degrees}
+            labels.append({at: f"{abs(east)}°{names[east < 0] if east % 180 else ''}" for at, east in near.items()})
+        return labels[0], labels[1]
+
+
+def view_of(known: NDArray[np.bool_], grid: Grid, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> View:
+    """Return the region in which a map has values; the globe with Greenwich in the middle if it is large or there are none.
+
+    Args:
+        known: which points of the map have values, (row, column).
+        grid: of which the map shows some points.
+        rows, columns: their positions, from north to south and from west to east (:func:`columns_of_map`), equally spaced.
+    """
+    west = signed(grid.longitude).min() - 180 / grid.longitude.size
+    globe = View(west, west + 360, -90.0, 90.0)
+    if not known.any() or min(known.shape) < 2:
+        return globe
+    latitude, longitude = grid.latitude[rows], signed(grid.longitude[columns])
+    step_y, step_x = latitude[0] - latitude[1], longitude[1] - longitude[0]
+    north, south = latitude[known.any(axis=1)][[0, -1]]
+    inside = longitude[known.any(axis=0)]
+    gaps = np.diff(inside, append=inside[0] + 360)  # the region begins after the widest one
+    length, begin = 360 - gaps.max(), inside[(gaps.argmax() + 1) % gaps.size]
+    width = max(length + step_x, 2 * (north - south + step_y))
+    if width > WIDEST:
+        return globe
+    west, south = begin + (length - width) / 2, np.clip((south + north - width / 2) / 2, -90, 90 - width / 2)
+    return View(float(west), float(west + width), float(south), float(south + width / 2))
 
 
 def columns_of_map(grid: Grid) -> NDArray[np.intp]:

@@ -18,7 +18,7 @@ from wsdcast.data.sources.units import SPEEDS
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.report.chosen_place import MEDIAN, choose_on, nearest_known, plume_panel
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
-from wsdcast.report.maps import Lines, signed
+from wsdcast.report.maps import Lines, signed, view_of
 from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, time_in_words
 from wsdcast.report.plume import place as place_in_words
 from wsdcast.report.shown_fields import NONE, PLUME, Field, as_bytes, base_of, byte_unit
@@ -47,7 +47,7 @@ names.forEach((name, row) => shown[name] = days.map((_, lead) => {{
 }}))
 plume.data = shown
 const rounded = degrees => Number(degrees.toFixed(4))
-const latitude = place.data.y[0], longitude = place.data.x[0]
+const latitude = place.data.y[0], longitude = (place.data.x[0] + 540) % 360 - 180
 at.value = `${{rounded(latitude)}}, ${{rounded(longitude)}}`
 const words = (degrees, plus, minus) => `${{rounded(Math.abs(degrees))}}°${{degrees < 0 ? minus : plus}}`
 title.text = `${{words(latitude, 'N', 'S')}} ${{words(longitude, 'E', 'W')}}`
@@ -84,14 +84,16 @@ def product_maps(
 
     Args:
         initial: the channels of the forecast at the initial time (channel, latitude, longitude), and their grid. A subject whose channels
-            are NaN everywhere has no map of it.
+            are NaN everywhere has no map of it. Points at which the forecast has no values are not shown.
     """
     start, leads, grid = forecast.times[row], forecast.leads, forecast.grid
     of, at_initial = products.subject, None
+    known = np.any(np.isfinite(products.spread), axis=0)
     if initial is not None:
         state = of.of(initial[0], forecast.variables)
+        state = np.where(known, _at_points(state, initial[1], grid, products), np.nan)
         if np.isfinite(state).any():
-            at_initial = _at_points(state, initial[1], grid, products)
+            at_initial = state
             products = products if of.is_wind else replace(products, base=min(products.base, base_of(at_initial)))
     images, with_values = products.images, np.flatnonzero(products.members > 1)
     days, first = days_of(leads), int(with_values[with_values.size // 2])
@@ -117,15 +119,16 @@ def product_maps(
         styles["initial"] = replace(
             styles["median"], title=f"initial analysis, {time_in_words(start)}", label="initial analysis", unit=initial_unit
         )
-    maps = map_panels(shown, styles, grid, products.rows, products.columns, lines)
+    view = view_of(known, grid, products.rows, products.columns)
+    maps = map_panels(shown, styles, grid, products.rows, products.columns, lines, view)
 
     latitude, longitude = grid.latitude[products.rows[::-1]], signed(grid.longitude[products.columns])
-    at_row, at_column = nearest_known(latitude, longitude, np.isfinite(products.quantiles[0, first, ::-1]))
+    at_row, at_column = nearest_known(latitude, longitude, known[::-1])
     north, east, point = latitude[at_row], longitude[at_column], at_row * longitude.size + at_column
-    place = ColumnDataSource({"x": [east], "y": [north], "point": [point]}, name="place")
+    place = ColumnDataSource({"x": [view.eastward(east)], "y": [north], "point": [point]}, name="place")
     here = f"{north:.6g}, {east:.6g}"
     typed = TextInput(title="Place: latitude, longitude", value=here, styles=WIDGET, name="at")
-    choose_on(maps, place, latitude, longitude, typed)
+    choose_on(maps, place, latitude, view.eastward(longitude), typed)
     values = images[-len(QUANTILES) :, :, at_row, at_column]
     at_place = np.where(values == NONE, np.nan, products.base + values * unit)
     series = ColumnDataSource(dict(zip(PLUME[1:], at_place, strict=True)) | {"x": days, "lead": words}, name="plume")
