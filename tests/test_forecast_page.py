@@ -314,6 +314,16 @@ def test_any_initial_time_of_a_store_can_be_chosen(tmp_path):
     assert "whose nearest initial time is 2026-11-28T12" in message
 
 
+def test_any_thresholds_can_be_chosen(tmp_path):
+    forecast = stored(tmp_path, wind_of())
+    result = CliRunner().invoke(app, ["forecast-page", str(forecast), "--thresholds", "25kn,5"])
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "forecast.html").read_text()
+    images = unpacked(page, (8, LEADS.size, *GRID.shape))[:, :, ::-1]
+    for image, threshold in zip(images, (5, 25 * 1852 / 3600), strict=False):
+        np.testing.assert_allclose(image, 100 * (speeds_of(wind_of()) > threshold).mean(axis=0), atol=0.5)
+
+
 def test_mistakes_are_one_line(tmp_path):
     forecast = stored(tmp_path, wind_of())
     assert "--thresholds" in refused(forecast, "--thresholds", "strong")

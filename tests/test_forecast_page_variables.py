@@ -133,3 +133,10 @@ def test_the_command_shows_what_the_initial_states_have(tmp_path):
     assert summary.facts["initial analysis"] == "shown"
     maps = [list(each["data"]) for each in embedded((tmp_path / "forecast.html").read_text())["maps"]]
     assert ["initial" in names for names in maps] == [True, False, True, False]
+
+
+def test_thresholds_of_a_forecast_without_10_m_wind_are_refused(tmp_path):
+    forecast_of({"2m_temperature": fields()["2m_temperature"]}).channels.to_zarr(tmp_path / "forecast.zarr", zarr_format=2)
+    with pytest.raises(wsdcast.UserError, match=r"--thresholds is about the 10 m wind, which .* does not have"):
+        wsdcast.forecast_page(tmp_path, thresholds=["25kn"])
+    assert not (tmp_path / "forecast.html").exists()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wsdcast.cli.command import command
-from wsdcast.cli.options import ForecastArgument
+from wsdcast.cli.options import ForecastArgument, ThresholdsOption
 
 
 @command
@@ -23,9 +23,10 @@ def forecast_page(
             show_default="initial_states.nc or analysis.zarr next to the store",
         ),
     ] = None,
+    thresholds: ThresholdsOption = None,
     out: Annotated[Path | None, typer.Option(help="File to write.", show_default="forecast.html next to the store")] = None,
 ) -> object:
     """Write a forecast as one page that opens offline: maps of median, spread and probability, and the ensemble at any place."""
     from wsdcast.weather.stages.forecast_page import forecast_page
 
-    return forecast_page(forecast, out, start=start, initial=initial)
+    return forecast_page(forecast, out, start=start, initial=initial, thresholds=thresholds)

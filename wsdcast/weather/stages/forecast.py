@@ -16,7 +16,6 @@ from wsdcast.runs.locks import alone
 from wsdcast.runs.names import FORECAST, PLACES, PRODUCTS
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.times import TimeLike
-from wsdcast.verification.thresholds import THRESHOLDS
 from wsdcast.weather.forecast.origin import of_model
 from wsdcast.weather.stages.forecast_page import forecast_page
 from wsdcast.weather.stages.rollout import roll_out
@@ -73,9 +72,10 @@ def forecast(
     for given in (start, recipe.values.get("rollout.start") if isinstance(recipe, Overridden) else None):
         if "/" in str(given):  # products and the page are of one initial time
             raise UserError(f"--start {given}: expected one initial time; `wsdcast rollout --model` takes several")
-    limits = in_order("thresholds", THRESHOLDS if thresholds is None else thresholds)
+    if thresholds is not None:  # a mistake in an option shows before the forecast is made
+        in_order("thresholds", thresholds)
     if at is not None:
-        read_places(at)  # a mistake in this file shows before the forecast is made
+        read_places(at)
     changes = {"members": members, "nfe": nfe, "start": start, "days": DAYS if days is None else days, "seed": seed, "keep": "all"}
     origin = of_model(model, initial, recipe, run, {f"rollout__{key}": value for key, value in changes.items()})
     if at is not None:
@@ -91,4 +91,4 @@ def forecast(
         yield products(store, directory / PRODUCTS, thresholds=thresholds, overwrite=True)
         if at is not None:
             yield products(store, directory / PLACES, thresholds=thresholds, at=at, overwrite=True)
-        yield forecast_page(directory, thresholds=limits)
+        yield forecast_page(directory, thresholds=thresholds)

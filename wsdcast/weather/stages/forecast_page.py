@@ -15,7 +15,8 @@ from wsdcast.data.sources.conventions import channels_in, to_conventions
 from wsdcast.data.sources.foreign_forecasts import ORIGIN, StoredForecast, addresses_of, open_forecast, readable_channels
 from wsdcast.data.sources.opening import addresses, is_remote, open_dataset
 from wsdcast.data.store.forecasts import row_of, store_of
-from wsdcast.output.products import in_order
+from wsdcast.data.variables import DEFAULT
+from wsdcast.output.products import in_order, require_no_wind
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.report.forecast_page import write_forecast_page
 from wsdcast.report.panels import time_in_words
@@ -34,7 +35,7 @@ def forecast_page(
     *,
     start: TimeLike | None = None,
     initial: str | Path | None = None,
-    thresholds: Sequence[float | str] = THRESHOLDS,
+    thresholds: Sequence[float | str] | None = None,
 ) -> Summary:
     """Write one HTML page of a forecast: maps of median and spread of each variable, and the ensemble at any place.
 
@@ -53,9 +54,9 @@ def forecast_page(
 
     Raises:
         UserError: if the forecast or the initial analysis cannot be read or lack the initial time, the forecast has no members, a
-            threshold is no number of 0 or more, or ``out`` is what is read.
+            threshold is no number of 0 or more or given without 10 m wind, or ``out`` is what is read.
     """
-    thresholds = in_order("thresholds", thresholds)
+    limits = THRESHOLDS if thresholds is None else in_order("thresholds", thresholds)
     address = store_of(forecast)
     files = addresses_of(address)
     directory = None if is_remote(files[0]) else Path(address).parent
@@ -64,6 +65,8 @@ def forecast_page(
         raise UserError(f"--out {path}: is a directory")
     variables, refused = readable_channels(address)
     store = open_forecast(address, variables=variables)
+    if not set(DEFAULT) <= set(store.variables):
+        require_no_wind(store.name, {"thresholds": thresholds})
     beside = [directory / name for name in (MODEL_CARD, INITIAL_STATES, ANALYSIS)] if directory else []
     require_no_input([path], [*files, *beside, *(addresses(str(initial)) if initial else ())])
     row = 0 if start is None else row_of(store.times, start, address)
@@ -75,7 +78,7 @@ def forecast_page(
     lines = coastlines_of(recipe["data"]["source"] if recipe else "")
     with complete(path) as partial:
         rounding = write_forecast_page(
-            partial, store, row=row, initial=states, initial_grid=grid, facts=facts, card=card, lines=lines, thresholds=thresholds
+            partial, store, row=row, initial=states, initial_grid=grid, facts=facts, card=card, lines=lines, thresholds=limits
         )
     summary = Summary("forecast-page", written={str(path): f"maps and plumes, {path.stat().st_size / 1e6:.1f} MB"})
     summary.facts = {
