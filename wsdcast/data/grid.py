@@ -42,9 +42,10 @@ class Grid:
             raise UserError("longitudes must rise strictly within 0 and 360")
         spacing = 360 / longitude.size
         if not np.allclose(np.diff(longitude), spacing, atol=1e-3 * spacing):
-            raise UserError(
-                f"not a global grid: longitudes {longitude[0]:g} to {longitude[-1]:g} are not equal steps round the whole circle"
-            )
+            end = int(np.argmax(np.diff(longitude, append=longitude[0] + 360)))  # a region ends before the widest gap
+            west, east = longitude[(end + 1) % longitude.size], longitude[end]
+            west -= 360 * (west > east)  # as of a region across Greenwich
+            raise UserError(f"not a global grid: longitudes {west:g} to {east:g} are not equal steps round the whole circle")
         row_spacing = np.abs(np.diff(latitude)).max()
         if 90 - latitude[0] > 1.01 * row_spacing or 90 + latitude[-1] > 1.01 * row_spacing:
             raise UserError(f"not a global grid: latitudes {latitude[0]:g} to {latitude[-1]:g} leave out a pole")
