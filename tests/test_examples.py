@@ -251,14 +251,16 @@ def test_plume_at_a_place(quick):
     source = ast.parse((EXAMPLES / "plume_at_a_place.py").read_text())
     modules = {node.module for node in ast.walk(source) if isinstance(node, ast.ImportFrom)}
     modules |= {name.name for node in ast.walk(source) if isinstance(node, ast.Import) for name in node.names}
-    assert modules == {"__future__", "sys", "numpy", "xarray", "matplotlib.figure"}  # nothing of wsdcast
+    assert modules == {"__future__", "sys", "numpy", "xarray", "matplotlib.dates", "matplotlib.figure"}  # nothing of wsdcast
     axis = script.plume(str(quick / "forecast.zarr"), 10, 355).axes[0]
     assert axis.get_title().startswith("11.25°N 0°E, from 2000-")  # the nearest point across 0°E
     with xr.open_zarr(quick / "forecast.zarr", decode_timedelta=True) as forecast:
         point = forecast.isel(time=0).sel(latitude=11.25, longitude=0)
         speed = np.hypot(point["10m_u_component_of_wind"], point["10m_v_component_of_wind"]).transpose("number", ...).values
+        valid = (point["time"] + point["prediction_timedelta"]).values
     np.testing.assert_allclose(axis.lines[0].get_ydata(), np.median(speed, axis=0), rtol=1e-6)
-    np.testing.assert_allclose(axis.lines[0].get_xdata(), [0.25, 0.5, 0.75, 1])
+    assert (np.diff(valid) == np.timedelta64(6, "h")).all()
+    np.testing.assert_array_equal(axis.lines[0].get_xdata(), valid)
 
 
 def test_own_moments_model(quick, tmp_path, capsys):
