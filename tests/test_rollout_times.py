@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.store.forecasts import Forecasts
+from wsdcast.report.animation import _end_of_gif
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.runs.artefact import read_stamp
 from wsdcast.runs.errors import UserError
@@ -44,8 +45,8 @@ def test_initial_times_are_those_asked_for(rolled_out, start, expected):
 
 
 def test_forecast_from_the_latest_state_has_no_truth(trained_run, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(stage, "animate", lambda forecast, _, path, *more: drawn.append((forecast, *more)) or path.write_bytes(b""))
+    drawn, gif = [], _end_of_gif("10 m wind speed")
+    monkeypatch.setattr(stage, "animate", lambda forecast, _, path, *more: drawn.append((forecast, *more)) or path.write_bytes(gif))
     summary = wsdcast.rollout(run=trained_run, start="latest")
     forecast = forecast_of(trained_run)
     assert forecast.sizes["time"] == 1
