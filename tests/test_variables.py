@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from made_records import STATE
 
 from wsdcast.data.variables import (
     DEFAULT,
@@ -16,6 +17,7 @@ from wsdcast.data.variables import (
     variable,
     wind_pairs,
 )
+from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError
 from wsdcast.weather.recipe import load_recipe
 
@@ -117,3 +119,12 @@ def test_shipped_recipes_have_their_channels(recipe, count):
     names = load_recipe(recipe).data.channels.all
     assert len(names) == count
     assert names[:2] == DEFAULT
+
+
+def test_winds_are_named_after_their_height():
+    names = (*STATE, "u_component_of_wind@250", "v_component_of_wind@250", "100m_u_component_of_wind", "100m_v_component_of_wind")
+    near, upper, high = winds_of(names)
+    assert near == (*DEFAULT, "10m_wind_speed", "both", "vector")
+    assert upper[2:] == ("wind_speed@250", "both@250", "vector@250")
+    assert high[2:] == ("100m_wind_speed", "100m_both", "100m_vector")
+    assert winds_of(("2m_temperature", "u_component_of_wind@250")) == []

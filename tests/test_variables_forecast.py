@@ -19,23 +19,17 @@ from rollouts import forecast_of, loaded
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.store.forecasts import CLIPPED, STOPPED, Forecasts, Written, statistics_over_members
-from wsdcast.data.variables import DEFAULT, physical_range
-from wsdcast.data.winds import winds_of
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 from wsdcast.study.evaluation import evaluate
 from wsdcast.verification.scoring import statistics_of
 from wsdcast.verification.truth import open_truth, truth_of
-from wsdcast.warmstart.crps import ensemble_loss
-from wsdcast.weather.climate import zonal_amplitude
 from wsdcast.weather.forecast import writing
 from wsdcast.weather.forecast.one_step import one_step
-from wsdcast.weather.forecast.outcome import clipped, stopped
 from wsdcast.weather.forecast.running import ensembles
-from wsdcast.weather.forecast.writing import allowed_ranges, left_range, run_and_write
+from wsdcast.weather.forecast.writing import run_and_write
 from wsdcast.weather.recipe import Rollout, load_recipe
 from wsdcast.weather.samples import samples_of
-from wsdcast.weather.training.losses import loss_of_ensembles
-from wsdcast.weather.weights import channel_weights, generator_weights
 
 SST = "sea_surface_temperature"
 STEP = np.timedelta64(6, "h")
@@ -66,15 +60,6 @@ def captured(contexts):
         return context[:, : noise.shape[1]].clone()
 
     return sampler
-
-
-def test_winds_are_named_after_their_height():
-    names = (*STATE, "u_component_of_wind@250", "v_component_of_wind@250", "100m_u_component_of_wind", "100m_v_component_of_wind")
-    near, upper, high = winds_of(names)
-    assert near == (*DEFAULT, "10m_wind_speed", "both", "vector")
-    assert upper[2:] == ("wind_speed@250", "both@250", "vector@250")
-    assert high[2:] == ("100m_wind_speed", "100m_both", "100m_vector")
-    assert winds_of(("2m_temperature", "u_component_of_wind@250")) == []
 
 
 def test_a_context_has_the_forcing_variables_last(parts):
@@ -190,21 +175,6 @@ def test_the_statistics_of_a_variable_are_those_of_its_own_values(parts):
     np.testing.assert_allclose(result[1, :, 5], np.hypot(fields[:, :, 1], fields[:, :, 3]).std(axis=0, ddof=1), rtol=1e-5)
 
 
-def test_the_range_of_each_variable_is_its_own():
-    """NaN, and a value beyond the range, leave it in their own channel only; a variable that cannot be negative has a margin."""
-    ranges = allowed_ranges(STATE)
-    assert (ranges[0, 1], ranges[1, 1]) == (-120, 120)
-    assert tuple(ranges[:, 4]) == physical_range("geopotential@500")
-    assert ranges[0, 2] == pytest.approx(-0.006)  # 1e-3 below zero in the table, and a tenth of 0.05
-    states = np.zeros((1, 3, 5, 2, 2), np.float32)
-    states[0, :, 0], states[0, :, 4] = 280, 55_000
-    states[0, 1, 0, 1, 1], states[0, 2, 1, 0, 0] = 400, np.nan
-    states[0, 0, 2, 1, 0] = -0.007  # at one point
-    expected = np.zeros((3, 5), dtype=bool)
-    expected[0, 2] = expected[1, 0] = expected[2, 1] = True
-    np.testing.assert_array_equal(left_range(states, ranges)[0], expected)
-
-
 @pytest.mark.parametrize("kept", [slice(None), slice(2, 3)])
 def test_members_are_stopped_by_name_and_negative_values_are_clipped(parts, tmp_path, kept):
     """The second member gets too hot at the second step. All humidity is negative, within the margin, and written as zero."""
@@ -290,23 +260,6 @@ def test_a_study_scores_members_as_a_rollout_stores_them(parts):
             for name in ("crps_fair", "squared_error", "variance"):
                 theirs = expected[name].sel(region="globe").item()
                 assert ours[name].isel(time=row, prediction_timedelta=step).item() == pytest.approx(theirs, rel=1e-5), name
-
-
-def test_the_summary_names_the_first_stopped_members_and_all_variables_that_left_their_ranges():
-    by = ([DEFAULT[0], "", "2m_temperature"], [DEFAULT[1]] * 3, [DEFAULT[1], "", ""])
-    hours = ([12, 0, 18], [6, 6, 6], [24, 0, 0])
-    store = SimpleNamespace(times=np.array(["2020-01-01", "2020-01-02", "2020-01-03"], "datetime64[ns]"), members=3)
-    store.all_written = lambda: [Written(*of_start, {}) for of_start in zip(hours, by, strict=True)]
-    first = "member 0 of 2020-01-01T00 at 12 h; member 2 of 2020-01-01T00 at 18 h by 2m_temperature"
-    second = "; ".join(f"member {number} of 2020-01-02T00 at 6 h" for number in range(3))
-    ranges = [f"{DEFAULT[0]} outside -120 to 120 m s-1", "2m_temperature outside 173 to 338 K", f"{DEFAULT[1]} outside -120 to 120 m s-1"]
-    expected = f"6 of 9 members, with {', '.join(ranges)}: {first}; {second}; and 1 more; more data or more training may help"
-    assert stopped(store, "f") == {"stopped: f": expected}
-    hours[2][0], by[2][0] = 0, ""
-    assert stopped(store, "f")["stopped: f"].endswith("; member 2 of 2020-01-02T00 at 6 h; more data or more training may help")
-    store.clipped = lambda: {"specific_humidity@850": 0.0123, "specific_humidity@500": 0.5}
-    shares = "specific_humidity@850 1.2 %, specific_humidity@500 50 %"
-    assert clipped(store, "f") == {"negative values set to zero: f": shares}
 
 
 def test_the_animation_of_another_headline_is_drawn_anew(run, tmp_path):
@@ -403,55 +356,6 @@ def test_the_headline_is_that_of_the_recipe(run, tmp_path):
     recipe.write_text(TINY + "score: {headline: nothing}\n")
     with pytest.raises(UserError, match=r"score\.headline: nothing was not scored"):
         wsdcast.score(recipe, copy)
-
-
-def test_weights_follow_pressure_and_differences(run):
-    """Levels count by pressure; if asked for, errors count in units of the 6 h difference; u and v share a weight; the mean is 1."""
-    record = open_analysis(run / "analysis.zarr")
-    assert channel_weights({}, record, by_difference=False) is None  # one level of each variable
-    weights = channel_weights({}, record, by_difference=True).flatten().numpy()
-    ratios = (record.std / record.difference_std)[:5] ** 2
-    assert weights.mean() == pytest.approx(1)
-    assert weights[0] / weights[4] == pytest.approx(ratios[0] / ratios[4], rel=1e-4)
-    assert weights[1] == weights[3]
-    doubled = channel_weights({"geopotential": 3.0}, record, by_difference=False).flatten().numpy()
-    np.testing.assert_allclose(doubled, np.array([1, 1, 1, 1, 3]) * 5 / 7, rtol=1e-6)
-    with pytest.raises(UserError, match=r"training\.weights: wind is not forecast"):
-        channel_weights({"wind": 1.0}, record, by_difference=False)
-
-
-@pytest.mark.parametrize(
-    ("changes", "by_difference"),
-    [
-        ({}, False),
-        ({"generator__prior": "persistence"}, False),
-        ({"generator__prior": "standard"}, True),
-        ({"generator__prior": "climatology"}, True),
-        ({"moments__std": 0.3}, True),
-        ({"moments__std": 0.3, "generator__prior": "persistence"}, False),
-    ],
-)
-def test_errors_are_divided_by_the_difference_where_the_prior_does_not(parts, changes, by_difference):
-    recipe, record, _ = parts
-    weights, expected = generator_weights(recipe.changed(**changes), record), channel_weights({}, record, by_difference)
-    assert torch.equal(weights, expected) if by_difference else weights is expected is None
-
-
-@pytest.mark.parametrize(("factors", "of_channels"), [({}, [1.0] * 5), ({DEFAULT[0]: 3.0}, [5 / 7, 15 / 7, 5 / 7, 5 / 7, 5 / 7])])
-def test_the_loss_of_ensembles_has_the_changes_of_the_record_and_the_settings_of_the_recipe(parts, factors, of_channels):
-    recipe, record, _ = parts
-    recipe = recipe.changed(crps__alpha=0.9, crps__spectral_weight=0.3, training__weights=factors)
-    weights = torch.from_numpy(record.grid.area_weights).float()[:, None]
-    scale = torch.from_numpy(record.difference_std / record.std)[:5] / torch.tensor(of_channels)
-    expected = ensemble_loss(weights, scale[:, None, None], zonal_amplitude(record), 0.9, 0.3)
-    *members, truth = torch.randn(3, 4, 5, 8, 16, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(loss_of_ensembles(recipe, record)(torch.stack(members), truth), expected(torch.stack(members), truth))
-
-
-def test_levels_of_one_variable_are_weighted_by_pressure(prepared):
-    record = open_analysis(prepared / "run/analysis.zarr")
-    levels = replace(record, variables=("temperature@250", "temperature@750"), mean=record.mean, std=record.std)
-    np.testing.assert_allclose(channel_weights({}, levels, by_difference=False).flatten(), [0.5, 1.5])
 
 
 def test_prescribed_forcings_must_be_in_the_record(run, parts):

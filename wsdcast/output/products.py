@@ -115,7 +115,7 @@ def products(
         _at_places(fields, choice, source, paths, places, summary)
     if not choice.has_wind:
         return summary
-    summary.facts["thresholds"] = f"{', '.join(f'{threshold:g}' for threshold in choice.thresholds)} m/s"
+    summary.facts["thresholds"] = f"{', '.join(f'{threshold:.4g}' for threshold in choice.thresholds)} m/s"
     if tuple(choice.thresholds) == THRESHOLDS:
         summary.facts["thresholds"] += ", where Beaufort 6, 8 and 10 begin (WMO-No. 306)"
     summary.facts["direction"] = f"the sector of eight with most members, and that of the mean wind; calm below {CALM} m/s"

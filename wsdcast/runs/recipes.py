@@ -40,7 +40,7 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_boolean_and_64_bits(cls, value: Any, info: ValidationInfo) -> Any:
+    def _numbers_are_numbers_of_64_bits(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse true and false where a number is expected, which pydantic would read as 1 and 0, and numbers beyond 64 bits."""
         types = types_in(cls.model_fields[str(info.field_name)].annotation)
         if bool not in types and types & {int, float}:
