@@ -9,6 +9,7 @@ Training amplifies rounding errors too, but little in four steps. :data:`TOLERAN
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -184,12 +185,11 @@ def documented(text: str) -> dict[str, dict[str, dict[str, tuple[set[str], str]]
         for part in re.split(r"^### ", section, flags=re.MULTILINE)[1:]:
             names = tables[part.splitlines()[0]] = {}
             for line in re.findall(r"^\| (`.*) \|$", part, re.MULTILINE):
-                name, *cells = (cell.strip() for cell in line.split(" |"))
-                name = name.strip("`")
-                assert cells[-1], f"{name} has no sentence"
+                first, *cells = (cell.strip() for cell in line.split(" |"))
+                assert cells[-1], f"{first} has no sentence"
                 endings = re.findall(r"`(\w+)`", cells.pop(0)) if part.startswith("Variables") else []
                 dimensions = set(re.findall(r"\w+", cells[0])) if len(cells) > 1 else set()
-                for ending in ("", *endings):
+                for name, ending in itertools.product(re.findall(r"`(\w+)`", first), ("", *endings)):
                     # A skill has no units, even if its score has.
                     units = "" if len(cells) == 1 else "1" if "skill" in ending else cells[1]
                     assert f"{name}{ending}" not in names, f"{name}{ending} is there twice"
