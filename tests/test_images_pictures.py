@@ -218,7 +218,7 @@ def synthetic(shares=(0.01, 0.1, 0.5), nfe=(2, 4, 6, 12, 50), seeds=3) -> xr.Dat
         "about": "made-up images & nothing <else>",
         "chosen_on": "5 contexts & none of the test",
         "floor_classifier_distance": 0.8125,
-        "floor_of": "9 held-out images",
+        "floor_of": "9 test images",
         "recipe_hash": "abc123",
     }
     study["classifier_distance_validation"] = 1.5 * study["classifier_distance"]
@@ -328,9 +328,9 @@ def test_the_figures_show_the_scores(study, curves):
         "<i>mine</i>": "--",
         "standard": ":",
         "warm": "-",
-        "9 held-out images": ":",
+        "9 test images": ":",
     }
-    assert set(lines["9 held-out images"].get_ydata()) == {0.8125}
+    assert set(lines["9 test images"].get_ydata()) == {0.8125}
     bands = [band.get_datalim(axis.transData).intervaly for band in axis.collections]
     interval = best["classifier_distance_interval"].values
     assert any(np.allclose(band, (interval.min(), interval.max())) for band in bands)

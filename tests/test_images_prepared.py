@@ -26,7 +26,7 @@ def test_prepared_images_have_their_labels_and_splits(tmp_path):
         "images": "60 for training, 15 for validation, 25 for testing",
         "pixels": "6x4, colour",
         "kinds": 100,
-        "held-out images that are also in the training split": 0,
+        "test images that are also in the training split": 0,
     }
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["about.json", "images.npy", "labels.npy"]
     prepared = open_images(tmp_path / "out")
@@ -71,7 +71,7 @@ def test_a_second_source_is_for_testing_and_repeated_images_are_counted(tmp_path
     prepared = open_images(tmp_path / "out")
     held_out, training = (as_set(prepared.images[prepared.parts[part]]) for part in ("test", "train"))
     assert held_out == as_set(images[30:]) | as_set(images[:12])
-    assert facts["held-out images that are also in the training split"] == len(held_out & training) > 0
+    assert facts["test images that are also in the training split"] == len(held_out & training) > 0
     assert facts["kinds"] == "not known"  # the test images have no labels
     assert facts["images"] == "27 for training, 3 for validation, 22 for testing"
 

@@ -72,7 +72,7 @@ def test_one_sample_of_each_context_has_the_scores_that_need_no_second(inpainted
     run = copy_of(inpainted, tmp_path / "run", "moments", "generator", "classifier")
     sample(run=run, samples=1, contexts=20)
     summary = score(run=run)
-    words = "20 contexts of held-out images (part: test), 1 sample each, for which fair CRPS, spread/skill and diversity are not defined"
+    words = "20 contexts of test images, 1 sample each, for which fair CRPS, spread/skill and diversity are not defined"
     assert words in summary.facts["scored"]
     page = (run / "report.html").read_text()
     assert words in page
@@ -271,12 +271,10 @@ def test_the_table_equals_the_definitions(inpainted, images, rows):
         assert np.isnan(row["power_deviation_low"])
     with xr.open_dataset(inpainted / "run/scores.nc") as scores:
         np.testing.assert_allclose(scores["crps"].mean("context").values, [row["crps"] for row in rows.values()])
-        # Six contexts with three samples have 18 images, so the floor takes the first 18 of 20 held-out images.
+        # Six contexts with three samples have 18 images, so the floor takes the first 18 of 20 test images.
         held_out = FeatureStatistics.of(features_of(extract, images.images[images.parts["test"]][:18]))
         assert scores.attrs["floor_classifier_distance"] == pytest.approx(frechet_distance(held_out, reference), rel=1e-5)
-        assert scores.attrs["about"] == (
-            "6 contexts of held-out images (part: test), 3 samples each; reference set: all 162 training images"
-        )
+        assert scores.attrs["about"] == ("6 contexts of test images, 3 samples each; reference set: all 162 training images")
 
 
 def test_the_report_shows_the_pictures_and_names_its_scores(inpainted):
@@ -286,8 +284,8 @@ def test_the_report_shows_the_pictures_and_names_its_scores(inpainted):
     for words in (
         "moments alone",
         "other images",
-        "held-out images (part: test)",
-        "classifier distance of 18 held-out images",
+        "test images",
+        "classifier distance of 18 test images",
         "is not FID",
     ):
         assert words in page
@@ -331,7 +329,7 @@ def test_fid_is_added_to_the_classifier_distance(inpainted, images, tmp_path, mo
     a, b = (FeatureStatistics.of(pixels.mean(axis=(-3, -2))) for pixels in (samples, training))
     assert row["fid"] == pytest.approx(frechet_distance(a, b), rel=1e-4)
     assert "FID" in (run / "report.html").read_text()
-    assert "fid of 18 held-out images" in summary.facts
+    assert "fid of 18 test images" in summary.facts
     assert "current" in score(run=run, inception_weights="weights.pth").facts
     # Stored scores with FID are current when FID is not asked for.
     again = score(run=run)

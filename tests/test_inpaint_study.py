@@ -305,7 +305,7 @@ def test_the_page_shows_the_scores_and_loads_nothing(studied, study):
     page = (studied / "run/study.html").read_text()
     assert study.attrs["recipe_hash"] in page
     assert not re.search(r"https?:(?!//www\.w3\.org)", page)
-    for words in ("data:image/png;base64,", "features-only", "6 contexts of held-out images", "training seeds 0, 1"):
+    for words in ("data:image/png;base64,", "features-only", "6 contexts of test images", "training seeds 0, 1"):
         assert words in page
     pair = study.sel(standard_nfe=4)
     low, high = pair["crps_difference_interval"].values
@@ -339,7 +339,7 @@ def test_a_study_runs_with_two_held_out_images(tmp_path, without_page):
     recipe = RECIPE.changed(data__test_share=0.01, generator__steps=1, moments__steps=1)
     prepare(recipe, tmp_path / "run")
     summary = inpaint_study(recipe, tmp_path / "run", seeds=[0], ablations=[], nfe=[2], solvers=["midpoint"], visible=[], warmths=[1])
-    assert "2 contexts of held-out images" in summary.facts["scored"]
+    assert "2 contexts of test images" in summary.facts["scored"]
     assert len(summary.scores) == 3
 
 

@@ -35,7 +35,7 @@ WeightsOption = Annotated[
 ProtocolOption = Annotated[
     Literal["held-out", "paper"] | None,
     typer.Option(
-        help="Contexts of held-out images; or of training images, as the reference implementation scored.",
+        help="Contexts of test images; or of training images, as the reference implementation scored.",
         show_default="the recipe's: held-out",
     ),
 ]
@@ -55,7 +55,7 @@ def prepare(
         ),
     ] = None,
     test: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="Images to hold out.", show_default="the source's own, or a tenth of it")
+        str | None, typer.Option(metavar="SOURCE", help="Images of the test split.", show_default="the source's own, or a tenth of it")
     ] = None,
     size: Annotated[int | None, typer.Option(help="Pixels per side after resizing.", show_default="not resized")] = None,
     crop: Annotated[
@@ -68,7 +68,7 @@ def prepare(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be used, and name them.")] = False,
     overwrite: OverwriteOption = False,
 ) -> object:
-    """Resize images, divide them into training, validation and held-out images, and store them in one memory-mapped file."""
+    """Resize images, divide them into training, validation and test images, and store them in one memory-mapped file."""
     from wsdcast.images.stages.prepare import prepare
 
     changes = {"source": source, "test": test, "size": size, "crop": crop, "skip_bad": skip_bad or None}
@@ -97,7 +97,7 @@ def sample(
     recipe: RecipeOption = None,
     override: OverrideOption = None,
     run: RunOption = None,
-    contexts: Annotated[int | None, typer.Option(help="Held-out images.", show_default="the recipe's: 500")] = None,
+    contexts: Annotated[int | None, typer.Option(help="Test images.", show_default="the recipe's: 500")] = None,
     samples: Annotated[int | None, typer.Option(help="Samples for each image.", show_default="the recipe's: 4")] = None,
     nfe: Annotated[int | None, typer.Option(help="Network evaluations per sample.", show_default="the recipe's: 10")] = None,
     solver: Annotated[SolverName | None, typer.Option(help="Solver of the flow.", show_default="the recipe's: midpoint")] = None,
@@ -106,8 +106,8 @@ def sample(
         str | None,
         typer.Option(
             metavar="W",
-            help="w of Eq. 4, from 0 (unit std) to 1 (the predicted std); calibrated: the largest w whose prior is wide enough for the "
-            "validation images.",
+            help="Std of the start, w of Eq. 4, from 0 (std 1) to 1 (the predicted std); calibrated: the largest w whose prior is wide "
+            "enough for the validation images.",
             show_default="the recipe's: 1",
         ),
     ] = None,
@@ -118,7 +118,7 @@ def sample(
     protocol: ProtocolOption = None,
     overwrite: OverwriteOption = False,
 ) -> object:
-    """Draw samples for held-out images, and pictures of them."""
+    """Draw samples for test images, and pictures of them."""
     from wsdcast.images.stages.sample import sample
 
     changes = {"contexts": contexts, "samples": samples, "nfe": nfe, "solver": solver, "grid_in_time": grid_in_time, "warmth": warmth}
@@ -160,8 +160,8 @@ def study(
     solvers: Annotated[Any, listed("Solvers.", "the recipe's: midpoint,dpm3")] = None,
     grids_in_time: Annotated[Any, listed("Flow times of each solver, as for sample.", "the recipe's: uniform")] = None,
     visible: Annotated[Any, listed("Shares of visible pixels; '' for none.", "the recipe's: 0.01,0.05,0.2,0.5,0.9")] = None,
-    warmths: Annotated[Any, listed("w of Eq. 4, at every share and in the curves.", "the recipe's: 0.5,0.9,1,calibrated")] = None,
-    contexts: Annotated[int | None, typer.Option(help="Held-out images.", show_default="the recipe's: 1000")] = None,
+    warmths: Annotated[Any, listed("Warmths, w of Eq. 4, at every share and in the curves.", "the recipe's: 0.5,0.9,1,calibrated")] = None,
+    contexts: Annotated[int | None, typer.Option(help="Test images.", show_default="the recipe's: 1000")] = None,
     samples: Annotated[int | None, typer.Option(help="Samples for each image.", show_default="the recipe's: 2")] = None,
     protocol: ProtocolOption = None,
     inception_weights: WeightsOption = None,

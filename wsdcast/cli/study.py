@@ -35,7 +35,7 @@ def nfe(
     rollout_nfe: Annotated[Any, listed("Those of --nfe that are rolled out; '' for none.", "the recipe's: 1,4,20")] = None,
     solvers: Annotated[Any, listed("Solvers.", "the recipe's: midpoint")] = None,
     grids_in_time: Annotated[Any, listed("Grids of flow times, each with each solver.", "the recipe's: uniform")] = None,
-    warmths: Annotated[Any, listed("w of Eq. 4, each in [0, 1].", "the recipe's: 1")] = None,
+    warmths: Annotated[Any, listed("Warmths, w of Eq. 4, each in [0, 1].", "the recipe's: 1")] = None,
     starts: Annotated[int | None, typer.Option(help="Number of initial times of one step.", show_default="the recipe's: 48")] = None,
     rollout_starts: Annotated[
         int | None, typer.Option(help="Number of initial times of rollouts.", show_default="the recipe's: 12")

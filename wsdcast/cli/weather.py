@@ -123,7 +123,7 @@ def train(
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> object:
-    """Train the moments network, then the generator. A training that was stopped continues from its last checkpoint."""
+    """Train the moments network, the generator, and the distilled network if the recipe has one. A stopped training continues."""
     from wsdcast.weather.stages.train import train
 
     return train(with_overrides(recipe, override), run, prior=prior, overwrite=overwrite)
@@ -165,7 +165,8 @@ def rollout(
     ] = None,
     grid_in_time: GridInTimeOption = None,
     warmth: Annotated[
-        float | None, typer.Option(help="w of Eq. 4, from 0 (unit std) to 1 (the predicted std).", show_default="the recipe's: 1")
+        float | None,
+        typer.Option(help="Std of the start, w of Eq. 4, from 0 (std 1) to 1 (the predicted std).", show_default="the recipe's: 1"),
     ] = None,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="On a GPU: give the same bits every time, but slower. A CPU always does.")
@@ -179,7 +180,7 @@ def rollout(
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> object:
-    """Run ensembles autoregressively: forecast.zarr and an animation. A run that was stopped continues where it stopped."""
+    """Run ensembles, each step from the one before: forecast.zarr and an animation. A stopped run continues where it stopped."""
     from wsdcast.weather.stages.rollout import rollout
 
     if score and keep is not None:

@@ -78,7 +78,7 @@ def floors(
 
 def floors_of(images: Images, part: Part, count: int) -> str:
     """Return the number and kind of the images that :func:`floors` uses, in words."""
-    return f"{min(count, images.count(part))} {'held-out' if part == 'test' else 'training'} images"
+    return f"{min(count, images.count(part))} {'test' if part == 'test' else 'training'} images"
 
 
 def scored(by_seed: list[xr.Dataset], reference: Mapping[str, FeatureStatistics], of_distances: int = DRAWS) -> dict[str, dict[str, Any]]:
@@ -125,6 +125,6 @@ def bounds(score: dict[str, Any]) -> tuple[float, float]:
 
 def described(images: Images, part: Part, contexts: int, samples: int) -> str:
     """Return in words which contexts were scored, with how many samples, and the reference set."""
-    whose = "held-out images (part: test)" if part == "test" else "TRAINING images, as the reference implementation has it"
+    whose = "test images" if part == "test" else "TRAINING images, as the reference implementation has it"
     each = f"{samples} samples each" if samples > 1 else f"1 sample each, for which {NOT_DEFINED} are not defined"
     return f"{contexts} contexts of {whose}, {each}; reference set: all {images.count('train')} training images"

@@ -127,7 +127,7 @@ class Classifier(Optimisation):
 class Sampling(Section):
     """Which samples are drawn, and how."""
 
-    contexts: int = Field(1000, ge=2, description="number of held-out images; all of them if there are fewer")
+    contexts: int = Field(1000, ge=2, description="number of test images; all of them if there are fewer")
     samples: int = Field(4, ge=1, description="samples per context; fair CRPS, spread and diversity need at least two")
     nfe: Evaluations = Field(10, description="function evaluations of the generator per sample")
     solver: FlowSolver = Field("midpoint", description="solver of the flow")
@@ -175,8 +175,8 @@ class ImageStudy(Section):
     warmths: tuple[Warmth | Literal["calibrated"], ...] = Field(
         (0.5, 0.9, 1.0, "calibrated"), min_length=1, description="warmths of the sensitivity; the curves use those that are numbers"
     )
-    visible_contexts: int = Field(250, ge=2, description="number of held-out images for the sensitivity")
-    contexts: int = Field(1000, ge=2, description="number of held-out images; all of them if there are fewer")
+    visible_contexts: int = Field(250, ge=2, description="number of test images for the sensitivity")
+    contexts: int = Field(1000, ge=2, description="number of test images; all of them if there are fewer")
     samples: int = Field(2, ge=1, description="samples per context; fair CRPS, spread and diversity need at least two")
 
     @field_validator("variants")

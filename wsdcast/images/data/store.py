@@ -140,7 +140,7 @@ def prepare_images(path: Path, data: ImageData) -> dict[str, Any]:
         "images": ", ".join(f"{sizes[part]} for {_PURPOSES[part]}" for part in PARTS),
         "pixels": f"{shape[1]}x{shape[0]}, {'colour' if shape[2] == 3 else 'greyscale'}",
         "kinds": "not known" if labels is None else np.unique(labels).size,
-        "held-out images that are also in the training split": repeated,
+        "test images that are also in the training split": repeated,
         **({"left out": f"{len(records.problems)}: {_listed(records.problems, 20)}"} if records.problems else {}),
     }
 

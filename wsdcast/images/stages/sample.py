@@ -1,4 +1,4 @@
-"""The sample stage: draws samples for held-out images, and pictures of them."""
+"""The sample stage: draws samples for test images, and pictures of them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def sample(
     overwrite: bool = False,
     **changes: Any,
 ) -> Summary:
-    """Draw samples for held-out images into ``RUN/samples``: ``samples.npy``, uint8 (context, sample, row, column, channel), and pictures.
+    """Draw samples for test images into ``RUN/samples``: ``samples.npy``, uint8 (context, sample, row, column, channel), and pictures.
 
     Sample m of image n depends only on (seed, n, m), the settings and the networks. On a CPU it does not depend on the number of samples,
     their batches or the number of threads.
