@@ -129,7 +129,7 @@ class Sampling(Section):
 
     contexts: int = Field(1000, ge=2, description="number of test images; all of them if there are fewer")
     samples: int = Field(4, ge=1, description="samples per context; fair CRPS, spread and diversity need at least two")
-    nfe: Evaluations = Field(10, description="function evaluations of the generator per sample")
+    nfe: Evaluations = Field(10, description="network evaluations per sample")
     solver: FlowSolver = Field("midpoint", description="solver of the flow")
     grid_in_time: GridName = Field("uniform", description="flow times between which the solver steps")
     log_snr_ends: LogSnrEnds = Field((-3.0, 3.0), description="range of log(t / (1 - t)) of the log-snr grid; one more step on either side")

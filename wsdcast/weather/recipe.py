@@ -119,7 +119,7 @@ class Rollout(Section):
     """The ensembles of a rollout, how they are sampled, and what is stored."""
 
     members: int = Field(50, ge=2)
-    nfe: Evaluations = Field(10, description="function evaluations of the generator per sample")
+    nfe: Evaluations = Field(10, description="network evaluations per sample")
     solver: SolverName = Field("midpoint", description="or auto: solver and grid by the recipe's study, else by a table")
     grid_in_time: GridName = Field("uniform", description="flow times between which the solver steps")
     log_snr_ends: LogSnrEnds = Field((-3.0, 3.0), description="range of log(t / (1 - t)) of the log-snr grid; one more step on either side")

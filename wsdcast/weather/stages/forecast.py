@@ -51,7 +51,7 @@ def forecast(
         run: run directory; default ``runs/<name of the file>-<initial time>``.
         recipe: changed keys of the section ``rollout`` of the model's recipe.
         members: ensemble size; default from the recipe.
-        nfe: function evaluations of the generator per sample; default from the recipe.
+        nfe: network evaluations per sample: 1 with a distilled network, an even number with the solver midpoint; default from the recipe.
         start: initial time, UTC; default: the latest of the source.
         days: length of the forecast; default five days.
         seed: seed of the members' noise; default from the recipe.

@@ -80,7 +80,7 @@ def rollout(
         recipe: path or name of a recipe; default: the one of the trained generator.
         run: run directory; default ``runs/<recipe name>``, and with ``model`` ``runs/<name of the file>-<initial time>``.
         members: ensemble size.
-        nfe: function evaluations of the generator per sample.
+        nfe: network evaluations per sample: 1 with a distilled network, an even number with the solver midpoint.
         starts: number of initial times, spread evenly over the test split.
         start: the initial times themselves, instead of ``starts``: ``latest``, a time, or ``FIRST/LAST/INTERVAL``, UTC.
         days: length of the forecast.
