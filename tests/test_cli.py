@@ -170,14 +170,24 @@ def test_json_has_null_for_values_that_are_not_finite(capsys):
 @pytest.mark.parametrize(("of_user", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
 @pytest.mark.parametrize("entry", ["import wsdcast", "import wsdcast.images", "from wsdcast.cli import app"])
 def test_waiting_threads_sleep_unless_the_user_sets_another_policy(entry, of_user, expected):
+    printed, _ = policy_of_threads(f"{entry}; import os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)", of_user)
+    assert printed == f"{expected} False\n"
+
+
+@pytest.mark.parametrize(("of_user", "passive"), [(None, True), ("ACTIVE", False)])
+def test_torch_begins_with_that_policy(of_user, passive):
+    """If torch uses GNU's OpenMP library, that library prints the policy that it understood."""
+    _, about_threads = policy_of_threads("import wsdcast, torch", of_user)
+    for turns in re.findall(r"GOMP_SPINCOUNT = '(\w+)'", about_threads):
+        assert (turns == "0") == passive
+
+
+def policy_of_threads(code: str, of_user: str | None) -> tuple[str, str]:
+    """Return what Python prints to its two outputs when it runs the code, with the policy that the user has set."""
     environment = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     environment |= {"OMP_DISPLAY_ENV": "VERBOSE"} | ({"OMP_WAIT_POLICY": of_user} if of_user else {})
-    code = f"{entry}; import os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules); import torch"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout == f"{expected} False\n"
-    # If torch uses GNU's OpenMP library, that library prints the policy that it understood.
-    for turns in re.findall(r"GOMP_SPINCOUNT = '(\w+)'", done.stderr):
-        assert (turns == "0") == (expected == "PASSIVE")
+    return done.stdout, done.stderr
 
 
 def test_tables_have_a_dash_for_what_is_not_known(capsys):

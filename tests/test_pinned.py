@@ -56,6 +56,9 @@ study: {seeds: [0], priors: [warm, standard], ablations: [mean-only], nfe: [2, 4
 """
 
 
+PAGES = ("weather.stages.score_output.write_report", "study.weather.write_study_page", "study.images.write_image_study_page")
+
+
 def wind() -> xr.Dataset:
     """Return a month of waves that travel along latitude circles, with noise. They have no symmetry between poles or components."""
     times, latitudes, longitudes = six_hourly("2020-01-01", 120), np.arange(78.75, -90, -22.5), np.arange(0.0, 360.0, 22.5)
@@ -150,6 +153,16 @@ def differences(current: dict[str, Any], expected: dict[str, Any]) -> list[str]:
                 if now.shape != then.shape or not np.allclose(now, then, rtol=TOLERANCE, atol=TOLERANCE * size, equal_nan=True):
                     lines.append(f"{file}: {name} by {part} is {one[part][:8]}, was {before[:8]}")
     return lines
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_pages():
+    """Write empty pages and an empty animation, because drawing them takes as long as computing the numbers."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("wsdcast.weather.stages.rollout.animate", lambda forecast, truth, path, *more: path.write_bytes(b""))
+        for page in PAGES:
+            patched.setattr(f"wsdcast.{page}", lambda path, *arguments, **more: path.write_text(""))
+        yield
 
 
 @pytest.fixture(scope="module")

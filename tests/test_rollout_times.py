@@ -108,16 +108,25 @@ def test_lead_is_the_length_of_the_forecast(trained_run):
     assert forecast_of(trained_run).sizes["prediction_timedelta"] == 6
 
 
-@pytest.fixture
-def growing(tmp_path, monkeypatch) -> Path:
-    """Return a run directory with trained networks, whose record becomes ten days longer with ``--append``. The test split does, too."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """Return a directory with a run directory whose networks are trained, and the wind of the ten days that follow its record."""
+    directory = tmp_path_factory.mktemp("trained")
     wind = wind_dataset(six_hourly("2020-01-01", 160), np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0))
     for name, part in {"first": slice(0, 120), "second": slice(120, 160)}.items():
-        wind.isel(time=part).to_netcdf(f"{name}.nc")
-    Path("tiny.yaml").write_text(TINY.replace("grid: 16x8, days: 30", "grid: 16x8, source: first.nc").replace("starts: 2", "starts: 4"))
-    wsdcast.prepare("tiny.yaml", "run")
-    wsdcast.train(run="run")
+        wind.isel(time=part).to_netcdf(directory / f"{name}.nc")
+    recipe = TINY.replace("grid: 16x8, days: 30", f"grid: 16x8, source: {directory}/first.nc").replace("starts: 2", "starts: 4")
+    (directory / "tiny.yaml").write_text(recipe)
+    wsdcast.prepare(directory / "tiny.yaml", directory / "run")
+    wsdcast.train(run=directory / "run")
+    return directory
+
+
+@pytest.fixture
+def growing(trained, tmp_path, monkeypatch) -> Path:
+    """Return a copy of the run directory. With ``--append`` of ``second.nc`` its record grows, and its test split does, too."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return Path("run")
 
 
