@@ -18,9 +18,11 @@ from wsdcast.data.variables import DEFAULT, SPEED
 from wsdcast.report import figures
 from wsdcast.report.panels import add_line, panel
 from wsdcast.report.plume import meteogram, nearest, place, plume
-from wsdcast.report.style import looks
+from wsdcast.report.style import FORECASTS, looks
 from wsdcast.report.subjects import WIND, subjects_of
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import MOMENTS_ALONE
+from wsdcast.verification.baselines import BASELINES, CLIMATOLOGICAL_MEAN, CLIMATOLOGY, PERSISTENCE, PROBABILISTIC_CLIMATOLOGY
 from wsdcast.verification.bootstrap import BOUNDS, block_weights
 from wsdcast.verification.intervals import BY_START, with_intervals
 from wsdcast.verification.metrics import POINT_STATISTICS, metrics
@@ -173,13 +175,12 @@ def test_other_and_incomplete_scores_are_drawn(scores):
     np.testing.assert_array_equal(line.get_ydata(), scores["crps_fair"].sel(forecast="wsdcast", variable="both", region="globe"))
 
 
-def test_each_forecast_has_its_own_colour_and_line():
-    known = looks(["wsdcast", "moments alone", "persistence", "climatology"])
-    assert len({look["color"] for look in known.values()}) == len({look["linestyle"] for look in known.values()}) == 4
-    others = looks(["IFS", "persistence", "another", "one more"])
-    assert others["IFS"] == known["wsdcast"]
-    assert others["persistence"] == known["persistence"]
-    assert len({look["color"] for look in others.values()}) == 4
+@pytest.mark.parametrize("climatology", [(CLIMATOLOGY,), (PROBABILISTIC_CLIMATOLOGY, CLIMATOLOGICAL_MEAN)])
+def test_each_forecast_of_scores_has_its_own_colour_and_line(climatology):
+    names = ["wsdcast", MOMENTS_ALONE, PERSISTENCE, *climatology]
+    assert {"wsdcast", MOMENTS_ALONE, *BASELINES} == set(FORECASTS)
+    assert len(set(looks(names).values())) == len(names)
+    assert looks(["IFS", "persistence"]) == {"IFS": FORECASTS["wsdcast"], "persistence": FORECASTS["persistence"]}
 
 
 @pytest.mark.parametrize("name", ["24x12", "24x13"])

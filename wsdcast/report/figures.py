@@ -96,7 +96,7 @@ def score_curves(scores: xr.Dataset) -> Figure:
     both = scores.sel(variable=of.name, region="globe")
     figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
     for axis, metric in zip(figure.subplots(1, 3), CURVES, strict=True):
-        _by_lead(axis, both, metric, looks(both["forecast"].values))
+        _by_lead(axis, both, metric)
         axis.set(xlabel="lead time (days)", ylabel=with_unit(metric, of))
         axis.set_ylim(bottom=0)
     figure.axes[-1].axhline(1, **PERFECT)
@@ -118,7 +118,7 @@ def region_skill(scores: xr.Dataset) -> Figure:
     axes = figure.subplots(rows, min(3, len(regions)), sharex=True, sharey=True, squeeze=False)
     for axis, region in zip(axes.flat, regions, strict=False):
         percent = 100 * skill.sel(region=region)
-        _by_lead(axis, percent, "crps_fair_skill", looks(scores["forecast"].values), "reference")
+        _by_lead(axis, percent, "crps_fair_skill", "reference")
         axis.axhline(0, **PERFECT)
         axis.set_title(region if percent["crps_fair_skill"].notnull().any() else f"{region}: no cell")
     for axis in axes[-1]:
@@ -190,18 +190,17 @@ def spectrum_ratios(scores: xr.Dataset) -> Figure:
     """Draw the ratio of the members' zonal power to the truth's by wavenumber, at the first, a middle and the last lead time."""
     both = scores.sel(variable=headline(scores).name, region="globe")
     figure, axes = _panels_by_lead(both, 2.5)
-    look = looks(both["forecast"].values)
     for axis, lead in zip(axes, some_leads(both), strict=True):
-        for name in look:
+        for name, (colour, style) in looks(both["forecast"].values).items():
             forecast = both.sel(forecast=name).isel(wavenumber=slice(1, None))
             ratio = forecast["power_ratio"].isel(prediction_timedelta=lead)
             if name in BASELINES or not ratio.notnull().any():
                 continue  # baselines consist of states of the record, so their spectrum is right
-            axis.plot(ratio["wavenumber"], ratio, **look[name], label=name)
+            axis.plot(ratio["wavenumber"], ratio, color=colour, linestyle=LINE_STYLES[style], label=name)
             if _has_starts(forecast, "power"):
                 statistics = forecast[["power_by_start", "power_truth_by_start"]]
                 low, high = _interval(statistics, lead, lambda mean: mean["power_by_start"] / mean["power_truth_by_start"]).values
-                axis.fill_between(ratio["wavenumber"], low, high, color=look[name]["color"], **SHADE)
+                axis.fill_between(ratio["wavenumber"], low, high, color=colour, **SHADE)
         axis.axhspan(0.8, 1.2, color="black", alpha=0.08, linewidth=0)
         axis.axhline(1, **PERFECT)
         axis.set(xscale="log", yscale="log", xlabel="zonal wavenumber")
@@ -221,17 +220,18 @@ def _panels_by_lead(scores: xr.Dataset | xr.DataArray, height: float) -> tuple[F
     return figure, axes
 
 
-def _by_lead(axis: Axes, scores: xr.Dataset, metric: str, look: dict[str, dict[str, Any]], dimension: str = "forecast") -> None:
+def _by_lead(axis: Axes, scores: xr.Dataset, metric: str, dimension: str = "forecast") -> None:
     """Draw a line with its interval against lead time for each name along ``dimension``, where the metric is known."""
     days = scores["prediction_timedelta"].values / np.timedelta64(1, "D")
-    for name in scores[dimension].values:
+    marker = "o" if days.size <= MARKED else None
+    for name, (colour, style) in looks(scores[dimension].values).items():
         line = scores.sel({dimension: name})
         if not line[metric].notnull().any():
             continue
-        axis.plot(days, line[metric], **look[name], marker="o" if days.size <= MARKED else None, label=name)
+        axis.plot(days, line[metric], color=colour, linestyle=LINE_STYLES[style], marker=marker, label=name)
         if f"{metric}_interval" in line:
             low, high = line[f"{metric}_interval"].transpose("bound", ...).values
-            axis.fill_between(days, low, high, color=look[name]["color"], **SHADE)
+            axis.fill_between(days, low, high, color=colour, **SHADE)
 
 
 def _label_logarithmic(scale: Axis) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from wsdcast.report.figures import CURVES, METRICS, hours, probability_bins, some_leads, unit_of
 from wsdcast.report.panels import (
+    DASHES,
     FAINT,
     INK,
     TOOLTIP,
@@ -21,14 +22,13 @@ from wsdcast.report.panels import (
     days_of,
     hover,
     in_hours,
-    lines_of,
     mark_perfect,
     metric_on_globe,
     panel,
     say_all,
     with_interval,
 )
-from wsdcast.report.style import THRESHOLDS, Look
+from wsdcast.report.style import THRESHOLDS, Look, looks
 from wsdcast.report.subjects import Subject, components_of
 from wsdcast.verification.baselines import BASELINES
 from wsdcast.verification.spectra import wavelength_of_wavenumber
@@ -49,7 +49,7 @@ def interval_of(scores: xr.Dataset, name: str, **where: Any) -> NDArray[np.float
 
 def score_curves(scores: xr.Dataset, of: Subject) -> Row:
     """Draw fair CRPS, RMSE of the mean and spread/skill with intervals against lead time, for both components of a wind together."""
-    lines, figures = lines_of(scores["forecast"].values), []
+    lines, figures = looks(scores["forecast"].values), []
     for metric in CURVES:
         label, unit = METRICS[metric][0], unit_of(metric, of)
         if (field := metric_on_globe(scores, metric)) is None:
@@ -92,7 +92,7 @@ def rank_histograms(scores: xr.Dataset, of: Subject) -> Row:
         for variable, (name, (colour, dash)) in components.items():
             values = histogram.sel(variable=variable).values
             source = ColumnDataSource({"x": ranks, "y": values})
-            on.step("x", "y", source=source, mode="center", line_color=colour, line_dash=dash, line_width=2)
+            on.step("x", "y", source=source, mode="center", line_color=colour, line_dash=DASHES[dash], line_width=2)
             steps.append(on.line("x", "y", source=source, line_alpha=0))  # steps have no tooltips in Bokeh
             said = [f"{text}\n{name}: {value:.2f}" for text, value in zip(said, values, strict=True)]
         say_all(on, steps, said)
@@ -120,7 +120,7 @@ def reliability(scores: xr.Dataset) -> Row:
                 for x, y, part in zip(forecast, observed, share, strict=True)
             ]
             source = ColumnDataSource({"x": forecast, "y": observed, "size": 4 + 12 * np.sqrt(share), "said": said})
-            on.line("x", "y", source=source, line_color=colour, line_dash=dash)
+            on.line("x", "y", source=source, line_color=colour, line_dash=DASHES[dash])
             dots.append(on.scatter("x", "y", source=source, size="size", color=colour))
         hover(on, dots, TOOLTIP)
         figures.append(on)

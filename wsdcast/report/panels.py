@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,14 @@ from bokeh.models import CategoricalSlider, ColumnDataSource, GlyphRenderer, Hov
 from bokeh.plotting import figure as Panel  # a class, in spite of its name
 from numpy.typing import NDArray
 
-from wsdcast.report.style import FORECASTS, MARKED, ORANGE, PURPLE, SKY, Look
+from wsdcast.report.style import MARKED, Look
 
 FONT = "system-ui, sans-serif"
 INK, FAINT = "#1f2937", "#e5e7eb"
 WIDGET = {"font": f"14px {FONT}"}
 """CSS of controls."""
-DASHES = {"solid": "", "dashed": "6 3", "dotted": "2 3", "dotdash": "2 3 6 3"}
+DASHES = {"solid": "", "dashed": "6", "dotted": "2 4", "dotdash": "2 4 6 4", "sparse": "2 8"}
+"""Dashes and gaps of the line styles in pixels, for lines and legends."""
 
 TOOLTIP = "<div style='white-space: pre-line'>@said</div>"
 """Tooltip that shows the text of the column ``said``."""
@@ -41,18 +41,6 @@ class Row:
             for name, (colour, dash) in self.lines.items()
         )
         return f"<p class=legend>{''.join(items)}</p>"
-
-
-def lines_of(forecasts: Iterable[Any]) -> dict[str, Look]:
-    """Return the look of each forecast's line. The first forecast is the one that the report is about.
-
-    Names that have no look of their own in :data:`FORECASTS` get a spare one.
-    """
-    spare, looks = cycle([(PURPLE, "solid"), (ORANGE, "dashed"), (SKY, "dotdash"), (INK, "dotted")]), dict[str, Look]()
-    for name in map(str, forecasts):
-        colour, dash = FORECASTS.get(name) or (next(spare) if looks else FORECASTS["wsdcast"])
-        looks[name] = colour, "dotted" if dash == "sparse" else dash  # Bokeh has no sparse dots
-    return looks
 
 
 def in_hours(leads: NDArray[np.timedelta64]) -> list[str]:
@@ -92,7 +80,7 @@ def add_line(on: Panel, line: Look, data: dict[str, Any]) -> GlyphRenderer:
         on.varea("x", "low", "high", source=source, fill_color=colour, fill_alpha=0.15)
     if len(data["x"]) <= MARKED:
         on.scatter("x", "y", source=source, color=colour, size=4)
-    return on.line("x", "y", source=source, line_color=colour, line_dash=dash, line_width=2)
+    return on.line("x", "y", source=source, line_color=colour, line_dash=DASHES[dash], line_width=2)
 
 
 def hover(on: Panel, over: Sequence[GlyphRenderer], tooltips: Any, **options: Any) -> None:

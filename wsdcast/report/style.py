@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -78,22 +77,13 @@ LINE_STYLES: dict[str, Any] = {
     "dotted": ":",
     "dotdash": "-.",
     "sparse": (0, (1, 3)),
-    "spare": (0, (4, 1, 1, 1)),
 }
 """Names of the line styles in matplotlib."""
 
 
-def looks(forecasts: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the colour and style of the line of each forecast; the first one is the one that is judged.
-
-    Names that have no colour of their own in :data:`FORECASTS` get a spare one.
-    """
-    spare = cycle([PURPLE, SKY, ORANGE, "black"])
-    result: dict[str, dict[str, Any]] = {}
-    for name in map(str, forecasts):
-        colour, style = FORECASTS.get(name) or ((next(spare), "spare") if result else FORECASTS["wsdcast"])
-        result[name] = {"color": colour, "linestyle": LINE_STYLES[style]}
-    return result
+def looks(forecasts: Iterable[str]) -> dict[str, Look]:
+    """Return the look of the line of each forecast. Only the one that is judged may have a name that is not in :data:`FORECASTS`."""
+    return {str(name): FORECASTS.get(str(name), FORECASTS["wsdcast"]) for name in forecasts}
 
 
 def legend_below(figure: Figure, named: Mapping[str, Any]) -> None:
