@@ -17,7 +17,7 @@ from wsdcast.data.store.zarr_store import open_store
 from wsdcast.data.variables import DEFAULT, SPEED
 from wsdcast.report import figures
 from wsdcast.report.panels import add_line, panel
-from wsdcast.report.plume import meteogram, nearest, place, plume
+from wsdcast.report.plume import nearest, place, plume
 from wsdcast.report.style import FORECASTS, looks
 from wsdcast.report.subjects import WIND, subjects_of
 from wsdcast.runs.errors import UserError
@@ -217,7 +217,8 @@ def test_a_plume_shows_the_quantiles_at_the_nearest_grid_point(finished_run):
         start = first["time"].values
     assert point.startswith("11.25°N 45°E, 259 km from")
     axis = figure.axes[0]
-    assert axis.get_title() == f"grid point 11.25°N 45°E, from {start.astype('datetime64[h]').item():%Y-%m-%d %H} UTC"
+    assert axis.get_title() == "10 m wind speed"
+    assert figure.get_suptitle() == f"grid point 11.25°N 45°E, from {start.astype('datetime64[h]').item():%Y-%m-%d %H} UTC"
     row, column = np.flatnonzero(record.grid.latitude == 11.25)[0], np.flatnonzero(record.grid.longitude == 45)[0]
     speeds = np.hypot(members[:, :, 0, row, column], members[:, :, 1, row, column])
     now = np.flatnonzero(record.times == start)[0]
@@ -257,7 +258,7 @@ def test_a_plume_leaves_out_stopped_members_and_its_truth_ends_with_the_record(f
 def test_a_plume_of_one_lead_time_is_not_empty():
     """Bands and lines between two points of which only one is there have no extent."""
     bands = np.arange(1.0, 6.0)[:, None]
-    (axis,) = plume(bands, np.full(1, 2.5), np.array([6], dtype="timedelta64[h]").astype("timedelta64[ns]"), "", WIND, START).axes
+    (axis,) = plume([bands], [WIND], np.array([6], dtype="timedelta64[h]").astype("timedelta64[ns]"), "", START, np.full(1, 2.5)).axes
     assert [line.get_ydata().tolist() for line in axis.lines] == [[3, 3], [2.5, 2.5]]
     for number, (low, high) in enumerate([(1, 5), (2, 4)]):
         lower, upper = band(axis, number)
@@ -272,19 +273,19 @@ def test_a_forecast_of_one_member_has_a_line_and_no_bands():
     """Bands of no width were labelled as 10 to 90 % of the members."""
     leads = np.arange(6, 30, 6).astype("timedelta64[h]").astype("timedelta64[ns]")
     member = np.array([3.0, 4, np.nan, np.nan])  # stopped after 12 h
-    figure = plume(np.tile(member, (5, 1)), np.full(4, np.nan), leads, "", WIND, START)
+    figure = plume([np.tile(member, (5, 1))], [WIND], leads, "", START)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["forecast"]
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), member)
     bands = member + np.linspace(0, 0.001, 5)[:, None]
-    assert [text.get_text() for text in plume(bands, np.full(4, np.nan), leads, "", WIND, START).legends[0].get_texts()][-1] != "forecast"
+    assert [text.get_text() for text in plume([bands], [WIND], leads, "", START).legends[0].get_texts()][-1] != "forecast"
 
 
 @pytest.mark.parametrize(("hours", "last"), [(6, "0.25\n31 Dec\n00:00"), (72, "3\n02 Jan\n18:00"), (360, "15\n14 Jan\n18:00")])
 def test_plumes_of_products_have_valid_times(hours, last):
     leads = np.arange(6, hours + 1, 6).astype("timedelta64[h]").astype("timedelta64[ns]")
     bands = np.ones((5, leads.size)) * np.arange(5)[:, None]
-    one = plume(bands, np.full(leads.size, np.nan), leads, "", WIND, START)
-    for axis in (one.axes[0], meteogram([bands, bands], subjects_of([*DEFAULT, "2m_temperature"]), leads, "", START).axes[-1]):
+    for subjects in ([WIND], subjects_of([*DEFAULT, "2m_temperature"])):
+        axis = plume([bands] * len(subjects), subjects, leads, "", START).axes[-1]
         axis.set_xlim(0, hours / 24)
         labels = [axis.xaxis.get_major_formatter()(day) for day in axis.get_xticks() if 0 <= day <= hours / 24]
         assert (labels[0], labels[-1]) == ("0\n30 Dec\n18:00", last)

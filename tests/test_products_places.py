@@ -197,14 +197,13 @@ def test_plumes_are_of_the_last_initial_time_at_the_place(forecast, tmp_path, mo
         (of_killed / name).write_text("cut sho")
     wsdcast.products(forecast, tmp_path / "p.csv", at=written(tmp_path / "a.csv", "name,latitude,longitude\nA,22.5,45\nB,0,337.5\n"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "p-A.png", "p-B.png", "p.csv"]
-    for (bands, truth, leads, title, of, start), at, name in zip(drawn, [(22.5, 45), (0, 337.5)], "AB", strict=True):
+    for ((bands,), subjects, leads, title, start), at, name in zip(drawn, [(22.5, 45), (0, 337.5)], "AB", strict=True):
         members = speed_of(made().isel(time=1).sel(latitude=at[0], longitude=at[1]))
         np.testing.assert_allclose(bands, members.quantile(QUANTILES, "number"), rtol=1e-5)
-        assert np.isnan(truth).all()
         np.testing.assert_array_equal(leads, LEADS)
         assert title.startswith(name)
         assert title.endswith("bilinear, from 2020-02-02 00 UTC")
-        assert (of, start) == (WIND, np.datetime64("2020-02-02T00"))
+        assert (subjects, start) == ([WIND], np.datetime64("2020-02-02T00"))
     assert (tmp_path / "p-A.png").read_bytes().startswith(b"\x89PNG")
 
 

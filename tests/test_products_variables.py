@@ -149,8 +149,8 @@ def test_options_about_the_wind_need_a_wind(tmp_path, options, name):
 
 def test_the_table_and_the_plumes_have_every_variable(forecast, tmp_path, monkeypatch):
     drawn = []
-    draw = plumes.meteogram
-    monkeypatch.setattr(plumes, "meteogram", lambda *arguments: drawn.append(arguments) or draw(*arguments))
+    draw = plumes.plume
+    monkeypatch.setattr(plumes, "plume", lambda *arguments: drawn.append(arguments) or draw(*arguments))
     (tmp_path / "a.csv").write_text(f"name,latitude,longitude\nA,{GRID.latitude[1]},{GRID.longitude[3]}\n")
     summary = wsdcast.products(forecast, tmp_path / "p.csv", at=tmp_path / "a.csv")
     assert summary.facts["interpolation"].startswith("bilinear from the four grid points")

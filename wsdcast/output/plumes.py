@@ -7,18 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import xarray as xr
 
 from wsdcast.data.store.forecasts import QUANTILES
-from wsdcast.data.variables import DEFAULT
 from wsdcast.output.blocks import LEAD, blocks_of
 from wsdcast.output.ensemble import Choice, Field
 from wsdcast.output.fields import Fields
 from wsdcast.output.places import Places
 from wsdcast.output.quantities import quantities_of
 from wsdcast.report import style
-from wsdcast.report.plume import meteogram, place, plume
+from wsdcast.report.plume import place, plume
 from wsdcast.report.subjects import subjects_of
 
 
@@ -51,12 +49,7 @@ def write_plumes(paths: list[Path], read: Callable[[slice], Field], fields: Fiel
         for subject in subjects
     ]
     start = fields.times[-1]
-    no_truth = np.full(fields.leads.size, np.nan)
     for number, path in enumerate(paths):
         where = place(places.latitude[number], places.longitude[number])
         title = f"{places.name[number]} ({where}), bilinear, from {str(start.astype('datetime64[h]')).replace('T', ' ')} UTC"
-        if fields.variables == DEFAULT:
-            figure = plume(bands[0][..., number], no_truth, fields.leads, title, subjects[0], start)
-        else:
-            figure = meteogram([of_subject[..., number] for of_subject in bands], subjects, fields.leads, title, start)
-        style.save(figure, path)
+        style.save(plume([of_subject[..., number] for of_subject in bands], subjects, fields.leads, title, start), path)

@@ -1,4 +1,4 @@
-"""Figure of the ensemble at one place: quantiles by lead time."""
+"""Figure of the ensemble at one place: quantiles by lead time, with a panel for each variable."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from wsdcast.data.grid import EARTH_RADIUS, Grid
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.report.style import BLUE, LOOK, WIDTH
 from wsdcast.report.subjects import Subject
+
+Field = NDArray[np.floating]
+Moment = np.datetime64 | NDArray[np.datetime64]
 
 TIME_LABEL = "lead time (days) and valid time (UTC)"
 """Label of the time axis of every plume."""
@@ -41,46 +44,32 @@ def place(latitude: float, longitude: float) -> str:
 
 @matplotlib.rc_context(LOOK)
 def plume(
-    bands: NDArray[np.floating],
-    truth: NDArray[np.floating],
+    bands: Sequence[Field],
+    subjects: Sequence[Subject],
     leads: NDArray[np.timedelta64],
     title: str,
-    of: Subject,
-    start: np.datetime64 | NDArray[np.datetime64],
+    start: Moment,
+    truth: Field | None = None,
 ) -> Figure:
-    """Draw bands of quantiles of wind speed or another variable against lead time, and the truth.
-
-    Args:
-        bands: values at the :data:`QUANTILES` of the members, as they are shown, (quantile, lead).
-        truth: (lead,), NaN where it is not known.
-        of: what is drawn.
-        start: the initial time.
-    """
-    figure = Figure(figsize=(WIDTH / 2, 2.7), layout="constrained")
-    axis = figure.subplots()
-    _draw(axis, bands, truth, leads, f"{of.value_label} ({of.units})", of.is_wind)
-    _label_times(axis, start)
-    axis.set_title(title)
-    figure.legend(loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.5)
-    return figure
-
-
-@matplotlib.rc_context(LOOK)
-def meteogram(
-    bands: Sequence[NDArray[np.floating]], subjects: Sequence[Subject], leads: NDArray[np.timedelta64], title: str, start: np.datetime64
-) -> Figure:
-    """Draw bands of quantiles of several variables against lead time, one panel below the other.
+    """Draw bands of quantiles of wind speeds and other variables against lead time, one panel below the other.
 
     Args:
         bands: of each variable, values at the :data:`QUANTILES` of the members, as they are shown, (quantile, lead).
+        subjects: the variables.
         start: the initial time.
+        truth: of a single variable, (lead,), NaN where it is not known; None if it is not known at all.
     """
-    figure = Figure(figsize=(WIDTH / 2, 1.1 + 1.4 * len(subjects)), layout="constrained")
+    figure = Figure(figsize=(WIDTH / 2, 1.3 + 1.4 * len(subjects)), layout="constrained")
     axes = figure.subplots(len(subjects), sharex=True, squeeze=False)[:, 0]
     for axis, values, subject in zip(axes, bands, subjects, strict=True):
-        _draw(axis, values, np.full(leads.size, np.nan), leads, f"({subject.units})", subject.is_wind)
-        axis.set_title(subject.value_label)
-    _label_times(axes[-1], start)
+        _draw(axis, values, np.full(leads.size, np.nan) if truth is None else truth, leads)
+        axis.set(title=subject.value_label, ylabel=f"({subject.units})")
+        if subject.is_wind:
+            axis.set_ylim(bottom=0)
+    first: datetime = start.astype("datetime64[s]").item()
+    axis.set_xlabel(TIME_LABEL)
+    axis.xaxis.set_major_locator(MultipleLocator(step_of(axis.get_xlim()[1])))
+    axis.xaxis.set_major_formatter(lambda days, _: f"{days:g}\n{first + timedelta(days=days):%d %b\n%H:%M}")
     figure.suptitle(title, fontsize=8)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.5)
     return figure
@@ -91,9 +80,7 @@ def step_of(days: float) -> float:
     return next((step for step in STEPS if days / step <= 5.5), days)
 
 
-def _draw(
-    axis: Axes, bands: NDArray[np.floating], truth: NDArray[np.floating], leads: NDArray[np.timedelta64], label: str, from_zero: bool
-) -> None:
+def _draw(axis: Axes, bands: Field, truth: Field, leads: NDArray[np.timedelta64]) -> None:
     if leads.size == 1:  # bands and lines need two points
         bands, truth, leads = np.repeat(bands, 2, axis=1), np.repeat(truth, 2), np.array([0.98, 1.02]) * leads
     days = leads / np.timedelta64(1, "D")
@@ -105,14 +92,4 @@ def _draw(
     axis.plot(days, median, color=BLUE, label="forecast" if is_certain else "median")
     if np.isfinite(truth).any():
         axis.plot(days, truth, color="black", marker="o", linewidth=0.8, label="truth", clip_on=False)
-    axis.set(ylabel=label, xlim=(0, days[-1]))
-    if from_zero:
-        axis.set_ylim(bottom=0)
-
-
-def _label_times(axis: Axes, start: np.datetime64 | NDArray[np.datetime64]) -> None:
-    """Label the axis of lead times, in days, with the valid times too."""
-    axis.set(xlabel=TIME_LABEL)
-    first: datetime = start.astype("datetime64[s]").item()
-    axis.xaxis.set_major_locator(MultipleLocator(step_of(axis.get_xlim()[1])))
-    axis.xaxis.set_major_formatter(lambda days, _: f"{days:g}\n{first + timedelta(days=days):%d %b\n%H:%M}")
+    axis.set_xlim(0, days[-1])

@@ -271,7 +271,7 @@ def _plume(forecast: xr.Dataset, truth: Truth, latitude: float, longitude: float
     where = place(truth.grid.latitude[row], truth.grid.longitude[column])
     point = f"{where}, {distance:.0f} km from {place(latitude, longitude)}"
     title = f"grid point {where}, from {time_in_words(at_point['time'].values)}"
-    return plume(bands, true, leads, title, shown, at_point["time"].values), point
+    return plume([bands], [shown], leads, title, at_point["time"].values, true), point
 
 
 def _not_stopped(members: NDArray[np.float32], path: Path, start: NDArray[np.datetime64]) -> NDArray[np.float32]:
