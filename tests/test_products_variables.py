@@ -15,7 +15,7 @@ from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.sources.foreign_forecasts import readable_channels
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.variables import DEFAULT, VARIABLES, short_name
-from wsdcast.data.winds import array_attributes
+from wsdcast.data.winds import array_attributes, winds_of
 from wsdcast.output import plumes
 from wsdcast.output.quantities import quantities_of, split_product
 from wsdcast.runs.errors import UserError
@@ -200,14 +200,15 @@ def test_all_variables_of_grib_are_found(forecast, tmp_path):
 def test_names_of_quantities_can_be_told_apart():
     """No two channels or speeds share a name, and the product is the end of a name."""
     names = [name if entry.kind == "surface" else f"{name}@{level}" for name, entry in VARIABLES.items() for level in (500, 850)]
-    found = [quantity.name for quantity in quantities_of(list(dict.fromkeys(names)))]
-    assert len(set(found)) == len(found)
+    names = list(dict.fromkeys(names))
+    found = quantities_of(names)
+    assert len(found) == len(names) + len(winds_of(names))
     assert all(name.isidentifier() for name in found)
     for name in found:
         for product in ("mean", "spread", "quantile"):
             assert split_product(f"{name}_{product}") == (name, product)
-    assert [quantity.name for quantity in quantities_of(DEFAULT)] == ["u", "v", "speed"]
-    assert [quantity.name for quantity in quantities_of(DEFAULT[:1])] == ["u10"]
+    assert list(quantities_of(DEFAULT)) == ["u", "v", "speed"]
+    assert list(quantities_of(DEFAULT[:1])) == ["u10"]
     assert split_product("speed_climate_probability") == ("speed", "climate_probability")
     assert split_product("direction") == ("direction", "")
     assert short_name("100m_u_component_of_wind") == "u100"

@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
+from wsdcast.data.winds import array_attributes
 from wsdcast.output.ensemble import CALM, SECTORS, Choice, Field, exceeding, products_of, speed_of, wind_in
 from wsdcast.output.quantities import quantities_of, split_product
 from wsdcast.verification.members import remaining
@@ -101,7 +102,7 @@ def attributes_of(name: str, choice: Choice) -> dict[str, Any]:
         over = "time: maximum (comment: of the stored lead times) " if subject == "window" else ""
         text = f"probability that {maximum} exceeds {level}"
         return {"long_name": text, "units": "1", "cell_methods": f"{over}realization: mean (comment: share of the members)"}
-    (own,) = (quantity.attributes for quantity in quantities_of(choice.variables) if quantity.name == subject)
+    own = array_attributes(quantities_of(choice.variables)[subject].speed)
     methods = {"mean": "realization: mean", "spread": "realization: standard_deviation"}
     words = {"mean": "mean", "spread": "standard deviation", "quantile": "quantiles"}[product]
     attributes = own | {"long_name": f"{words} of {own['long_name']} over the members"}

@@ -76,8 +76,8 @@ def products_of(fields: Field, choice: Choice) -> dict[str, Field]:
     # Without members, one of missing values gives the products their shapes.
     fields = fields[kept] if count else np.full_like(fields[:1], np.nan)
     products: dict[str, Field] = {"members": np.asarray(count, dtype=np.float32)}
-    for quantity in quantities_of(choice.variables):
-        members, name = quantity.of(fields, choice.variables), quantity.name
+    for name, quantity in quantities_of(choice.variables).items():
+        members = quantity.value([fields[:, choice.variables.index(channel)] for channel in quantity.channels])
         products[f"{name}_mean"] = members.mean(axis=0, dtype=np.float64)
         products[f"{name}_spread"] = members.std(axis=0, ddof=1, dtype=np.float64) if count > 1 else np.full(members.shape[1:], np.nan)
         products[f"{name}_quantile"] = quantiles_of(members, choice.quantiles)

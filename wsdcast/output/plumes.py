@@ -42,11 +42,10 @@ def write_plumes(paths: list[Path], read: Callable[[slice], Field], fields: Fiel
     """
     blocks = blocks_of(read, fields.leads, Choice((), QUANTILES, variables=fields.variables), ("place",))
     products = xr.concat([block for _, block in blocks], LEAD)
-    short_names = {quantity.variable: quantity.name for quantity in quantities_of(fields.variables)}
+    short_names = {quantity: name for name, quantity in quantities_of(fields.variables).items()}
     subjects = subjects_of(fields.variables)
     bands = [
-        subject.display.of(products[f"{short_names[subject.speed]}_quantile"].transpose("quantile", LEAD, "place").values)
-        for subject in subjects
+        subject.display.of(products[f"{short_names[subject]}_quantile"].transpose("quantile", LEAD, "place").values) for subject in subjects
     ]
     start = fields.times[-1]
     for number, path in enumerate(paths):

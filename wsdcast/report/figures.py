@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
-from wsdcast.report.style import LEADING_DIGITS, LINE_STYLES, LOOK, MARKED, THRESHOLDS, WIDTH, legend_below, looks, set_ticks
-from wsdcast.report.subjects import Subject, components_of, subject
+from wsdcast.report.style import LEADING_DIGITS, LINE_STYLES, LOOK, MARKED, THRESHOLDS, WIDTH, components_of, legend_below, looks, set_ticks
+from wsdcast.report.subjects import Subject, subject
 from wsdcast.verification.baselines import BASELINES
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.metrics import headline_of, variables_of

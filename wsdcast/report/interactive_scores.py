@@ -28,8 +28,8 @@ from wsdcast.report.panels import (
     say_all,
     with_interval,
 )
-from wsdcast.report.style import THRESHOLDS, Look, looks
-from wsdcast.report.subjects import Subject, components_of
+from wsdcast.report.style import THRESHOLDS, Look, components_of, looks
+from wsdcast.report.subjects import Subject
 from wsdcast.verification.baselines import BASELINES
 from wsdcast.verification.spectra import wavelength_of_wavenumber
 

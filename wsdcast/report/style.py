@@ -11,6 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, Locator, NullLocator
 
+from wsdcast.report.subjects import Subject
 from wsdcast.runs.names import MOMENTS_ALONE
 
 WIDTH = 7.2
@@ -84,6 +85,14 @@ LINE_STYLES: dict[str, Any] = {
 def looks(forecasts: Iterable[str]) -> dict[str, Look]:
     """Return the look of the line of each forecast. Only the one that is judged may have a name that is not in :data:`FORECASTS`."""
     return {str(name): FORECASTS.get(str(name), FORECASTS["wsdcast"]) for name in forecasts}
+
+
+def components_of(of: Subject) -> dict[str, tuple[str, Look]]:
+    """Return label and look of what is scored of a subject, by its name in scores: u, v and speed of a wind, or the variable."""
+    if not of.is_wind:
+        return {of.name: (of.label, COMPONENTS[0])}
+    labels = zip((*of.channels, of.speed), ("u", "v", "wind speed"), COMPONENTS, strict=True)
+    return {name: (label, look) for name, label, look in labels}
 
 
 def legend_below(figure: Figure, named: Mapping[str, Any]) -> None:

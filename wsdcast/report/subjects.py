@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from wsdcast.data.variables import DEFAULT, in_words, long_name, units_in_words, variable
 from wsdcast.data.winds import name_in_words, winds_of
 from wsdcast.report.display_units import Display, display_of
-from wsdcast.report.style import COMPONENTS, Look
 
 Field = NDArray[np.floating]
 
@@ -75,19 +74,21 @@ class Subject(NamedTuple):
         """Return the digits after the decimal point with which values that are multiples of a unit are shown."""
         return 1 if self.is_wind else int(np.clip(np.ceil(-np.log10(unit)), 0, 8))
 
+    def value(self, channels: Sequence[Field]) -> Field:
+        """Return the speed of both components of a wind, or the variable, in the units of the data."""
+        return np.hypot(*channels) if self.is_wind else channels[0]
+
     def of(self, fields: Field, names: Sequence[str]) -> Field:
         """Return what is shown of fields (..., channel, latitude, longitude) of channels with these names.
 
         Returns:
             (..., latitude, longitude), in :attr:`units`.
         """
-        chosen = [fields[..., names.index(name), :, :] for name in self.channels]
-        return self.display.of(np.hypot(*chosen) if self.is_wind else chosen[0])
+        return self.display.of(self.value([fields[..., names.index(name), :, :] for name in self.channels]))
 
     def in_dataset(self, dataset: xr.Dataset) -> Any:
         """Return what is shown of a data set with an array for each channel, in :attr:`units`."""
-        chosen = [dataset[name].values for name in self.channels]
-        return self.display.of(np.hypot(*chosen) if self.is_wind else chosen[0])
+        return self.display.of(self.value([dataset[name].values for name in self.channels]))
 
 
 def subjects_of(names: Sequence[str]) -> list[Subject]:
@@ -103,14 +104,6 @@ def subject(names: Sequence[str], headline: str | None) -> Subject:
     """Return the subject that is the headline of a recipe, or has it as a component; the first one if there is none."""
     subjects = subjects_of(names)
     return next((each for each in subjects if headline in (each.name, each.speed, *each.channels)), subjects[0])
-
-
-def components_of(of: Subject) -> dict[str, tuple[str, Look]]:
-    """Return label and look of what is scored of a subject, by its name in scores: u, v and speed of a wind, or the variable."""
-    if not of.is_wind:
-        return {of.name: (of.label, COMPONENTS[0])}
-    labels = zip((*of.channels, of.speed), ("u", "v", "wind speed"), COMPONENTS, strict=True)
-    return {name: (label, look) for name, label, look in labels}
 
 
 WIND = subject(DEFAULT, None)
