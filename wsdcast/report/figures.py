@@ -23,13 +23,13 @@ from wsdcast.verification.metrics import headline_of, variables_of
 Field = NDArray[np.floating]
 
 METRICS = {
-    "crps_fair": ("fair CRPS", "m/s"),
-    "energy_score": ("energy score", "m/s"),
-    "rmse": ("RMSE of the mean", "m/s"),
-    "spread_skill": ("spread / skill", ""),
-    "power_deviation": ("largest deviation of the spectrum", ""),
+    "crps_fair": "fair CRPS",
+    "energy_score": "energy score",
+    "rmse": "RMSE of the mean",
+    "spread_skill": "spread / skill",
+    "power_deviation": "largest deviation of the spectrum",
 }
-"""Label and unit of the metrics in the summary table of the report."""
+"""Labels of the metrics in the summary table of the report."""
 CURVES = ("crps_fair", "rmse", "spread_skill")
 """Metrics of these that are drawn against lead time."""
 RARE = 1e-5
@@ -63,14 +63,13 @@ def some_leads(scores: xr.DataArray | xr.Dataset) -> list[int]:
 
 def unit_of(metric: str, of: Subject) -> str:
     """Return the unit of one of :data:`METRICS` of a subject; empty if it has none."""
-    unit = METRICS[metric][1]
-    return of.score_units if unit and metric != "energy_score" else unit
+    return "" if metric in ("spread_skill", "power_deviation") else of.score_units
 
 
 def with_unit(metric: str, of: Subject) -> str:
     """Return the label of one of :data:`METRICS` of a subject with its unit."""
     unit = unit_of(metric, of)
-    return f"{METRICS[metric][0]} ({unit})" if unit else METRICS[metric][0]
+    return f"{METRICS[metric]} ({unit})" if unit else METRICS[metric]
 
 
 def headline(scores: xr.Dataset) -> Subject:

@@ -51,7 +51,7 @@ def score_curves(scores: xr.Dataset, of: Subject) -> Row:
     """Draw fair CRPS, RMSE of the mean and spread/skill with intervals against lead time, for both components of a wind together."""
     lines, figures = looks(scores["forecast"].values), []
     for metric in CURVES:
-        label, unit = METRICS[metric][0], unit_of(metric, of)
+        label, unit = METRICS[metric], unit_of(metric, of)
         if (field := metric_on_globe(scores, metric)) is None:
             continue
         on, curves = panel(label, "lead time (days)", unit), []

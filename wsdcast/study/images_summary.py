@@ -14,7 +14,7 @@ from wsdcast.images.evaluation import DRAWS, bounds, scored
 from wsdcast.images.frechet import FeatureStatistics
 from wsdcast.runs.progress import track
 from wsdcast.study.images_page import diverged
-from wsdcast.study.summary import best_settings, groups, settings_dataset, smallest_sufficient
+from wsdcast.study.summary import groups, settings_dataset, smallest_sufficient
 from wsdcast.verification.bootstrap import BOUNDS
 from wsdcast.weather.solver_choice import CRPS_TOLERANCE
 
@@ -83,13 +83,10 @@ def combine(parts: list[Part], shares: Mapping[str, float], reference: Mapping[s
         diverged_shares.append((_diverged(by_seed), _diverged(on_validation)))
     study = settings_dataset([asdict(setting) for setting in settings], shares)
     study = study.assign_coords(seed=[part.seed for part in next(iter(by_setting.values()))], warmth=("setting", warmths))
-    curves = {key[1:]: group for key, group in groups(study, ("kind", "prior", "nfe")).items() if key[0] == "curve"}
-
-    def best_of(group: list[int]) -> int | None:
-        stable = [index for index in group if not any(diverged_shares[index])]
-        return min(stable, key=lambda index: validation[index].get(CHOSEN_BY, {"value": np.inf})["value"], default=None)
-
-    best = best_settings(curves, best_of)
+    best = []
+    for (kind, _, _), group in groups(study, ("kind", "prior", "nfe")).items():
+        if kind == "curve" and (stable := [index for index in group if not any(diverged_shares[index])]):
+            best.append(min(stable, key=lambda index: validation[index].get(CHOSEN_BY, {"value": np.inf})["value"]))
     compared: dict[tuple[str, int], int] = {}  # the recipe's own warmth comes first among those of a solver
     for index, setting in enumerate(settings):
         if (setting.kind, setting.solver, setting.grid_in_time) == ("curve", settings[0].solver, settings[0].grid_in_time):

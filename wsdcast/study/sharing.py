@@ -12,9 +12,7 @@ import numpy as np
 import xarray as xr
 
 from wsdcast.runs.artefact import is_of, read_stamp
-from wsdcast.runs.errors import UserError
 from wsdcast.runs.recipes import Experiment
-from wsdcast.weather.stages.score_output import read_scores
 
 
 def variant_directory(variant: Experiment, directory: Path, name: str, networks: Collection[str]) -> Path:
@@ -40,8 +38,9 @@ def variant_directory(variant: Experiment, directory: Path, name: str, networks:
 def stored(path: Path) -> xr.Dataset | None:
     """The statistics of a file. None if there is no such file or it is damaged; then they are computed again."""
     try:
-        return read_scores(path)
-    except UserError:
+        with xr.open_dataset(path, decode_timedelta=True) as statistics:
+            return statistics.load()
+    except (OSError, ValueError, RuntimeError):
         return None
 
 

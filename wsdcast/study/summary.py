@@ -38,12 +38,6 @@ def groups(study: xr.Dataset, by: Sequence[str]) -> dict[tuple[Any, ...], list[i
     return result
 
 
-def best_settings(candidates: Mapping[Any, list[int]], best_of: Callable[[list[int]], int | None]) -> list[int]:
-    """The index of the best setting of each group, for the groups that have one."""
-    best = [best_of(group) for group in candidates.values()]
-    return [index for index in best if index is not None]
-
-
 def smallest_sufficient(best: xr.Dataset, tolerances: Mapping[str, float]) -> dict[str, int | None]:
     """For each prior the smallest number of evaluations that is as good as any, or None.
 

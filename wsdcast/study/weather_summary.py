@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.steps import STEP
-from wsdcast.study.summary import best_settings, groups, settings_dataset, smallest_sufficient
+from wsdcast.study.summary import groups, settings_dataset, smallest_sufficient
 from wsdcast.study.weather_page import diverged
 from wsdcast.training.predictions import errors_in_words
 from wsdcast.verification.bootstrap import block_weights, blocks_in_words, interval, resampled
@@ -82,14 +82,10 @@ def combine(parts: list[Part], shares: Mapping[str, float]) -> xr.Dataset:
 
 def _chosen(study: xr.Dataset) -> list[int]:
     """The setting that the validation split chooses for each prior and number of evaluations, or else the settings without rivals."""
-
-    def best(group: list[int]) -> int | None:
-        if "crps_6h_validation" in study:
-            position = best_of(study.isel(setting=group))
-            return None if position is None else group[position]
-        return group[0] if len(group) == 1 else None
-
-    return best_settings({key: group for key, group in groups(study, ("prior", "nfe")).items() if key[1] > 0}, best)
+    candidates = [group for (_, nfe), group in groups(study, ("prior", "nfe")).items() if nfe > 0]
+    if "crps_6h_validation" not in study:
+        return [group[0] for group in candidates if len(group) == 1]
+    return [group[best] for group in candidates if (best := best_of(study.isel(setting=group))) is not None]
 
 
 def _stacked(parts: list[Part], keys: list[tuple[Any, ...]], kind: str) -> xr.Dataset | None:
@@ -229,22 +225,12 @@ def facts(study: xr.Dataset, saturates: Mapping[str, int | None]) -> dict[str, s
 
 def rows(study: xr.Dataset) -> list[dict[str, Any]]:
     """One row for each setting, for tables and JSON."""
+    gains = (f"{gain}{label}" for gain in GAINS.values() for label in ("", "_same", "_features", "_first"))
+    names = [*SCORED.values(), "power_deviation_sum", "runaway", *gains]
     table = []
     for index in range(study.sizes["setting"]):
         setting = study.isel(setting=index)
-        row: dict[str, Any] = {"prior": setting["prior"].item(), "solver": setting["solver"].item(), "grid": setting["grid_in_time"].item()}
-        row |= {
-            "warmth": setting["warmth"].item(),
-            "nfe": setting["nfe"].item(),
-            "cost": setting["cost"].item(),
-            "best": bool(setting["best"].item()),
-        }
-        names = [
-            *SCORED.values(),
-            "power_deviation_sum",
-            "runaway",
-            *(f"{gain}{label}" for gain in GAINS.values() for label in ("", "_same", "_features", "_first")),
-        ]
+        row: dict[str, Any] = {"grid" if name == "grid_in_time" else name: setting[name].item() for name in (*KEY, "cost", "best")}
         row["diverged"] = diverged(setting)
         for name in names:
             row |= _cells(setting, f"{name}_6h", f"{name}_6h")
