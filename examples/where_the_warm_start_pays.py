@@ -24,8 +24,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import wsdcast
-from wsdcast.report.style import BLUE, GREEN, LOOK, ORANGE, PURPLE
-from wsdcast.study.figures import draw_legend
+from wsdcast.report.style import BLUE, GREEN, LOOK, ORANGE, PURPLE, legend_below
 from wsdcast.weather.recipe import Recipe, load_recipe
 
 STIRRINGS = (0.05, 0.35, 0.7)
@@ -106,7 +105,7 @@ def draw(gains: Sequence[Gain]) -> Figure:
         column[1].set_xlabel("wind, and error of the moments network (std of the wind)")
     for axis, score in zip(axes[:, 0], ("CRPS", "deviation of the spectrum"), strict=True):
         axis.set_ylabel(f"gain in {score} (%)")
-    draw_legend(figure)
+    legend_below(figure)
     return figure
 
 

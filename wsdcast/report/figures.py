@@ -99,7 +99,7 @@ def score_curves(scores: xr.Dataset) -> Figure:
         axis.set(xlabel="lead time (days)", ylabel=with_unit(metric, of))
         axis.set_ylim(bottom=0)
     figure.axes[-1].axhline(1, **PERFECT)
-    _legend_below(figure, figure.axes[0])
+    legend_below(figure)
     return figure
 
 
@@ -126,7 +126,7 @@ def region_skill(scores: xr.Dataset) -> Figure:
         axis.set_ylabel("CRPS skill (%)")
     for axis in axes.flat[len(regions) :]:
         axis.axis("off")
-    _legend_below(figure, axes[0, 0], "over {}")
+    legend_below(figure, "over {}")
     return figure
 
 
@@ -154,7 +154,7 @@ def rank_histograms(scores: xr.Dataset) -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_ylabel("frequency (flat: 1)")
     axes[0].set_ylim(bottom=0)  # after all panels are drawn, since they share the axis
-    _legend_below(figure, axes[0])
+    legend_below(figure)
     return figure
 
 
@@ -180,7 +180,7 @@ def reliability(scores: xr.Dataset) -> Figure:
         axis.plot([0, 1], [0, 1], **PERFECT)
         axis.set(xlabel="forecast probability", aspect="equal", xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
     axes[0].set_ylabel("observed frequency")
-    _legend_below(figure, axes[0])
+    legend_below(figure)
     return figure
 
 
@@ -206,7 +206,7 @@ def spectrum_ratios(scores: xr.Dataset) -> Figure:
         _label_logarithmic(axis.xaxis)
     _label_logarithmic(axes[0].yaxis)  # the panels share it
     axes[0].set_ylabel("power of members / truth")
-    _legend_below(figure, axes[0])
+    legend_below(figure)
     return figure
 
 
@@ -237,12 +237,6 @@ def _label_logarithmic(scale: Axis) -> None:
     """Label a logarithmic axis with round numbers, and with more of them if it covers less than a decade."""
     low, high = scale.get_view_interval()
     set_ticks(scale, LogLocator(subs=(1, 2, 5) if high > 10 * low else LEADING_DIGITS))
-
-
-def _legend_below(figure: Figure, axis: Axes, text: str = "{}") -> None:
-    """Add one legend for all panels, below them."""
-    handles, labels = axis.get_legend_handles_labels()
-    legend_below(figure, {text.format(label): handle for handle, label in zip(handles, labels, strict=True)})
 
 
 def _has_starts(scores: xr.Dataset, statistic: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +95,12 @@ def components_of(of: Subject) -> dict[str, tuple[str, Look]]:
     return {name: (label, look) for name, label, look in labels}
 
 
-def legend_below(figure: Figure, named: Mapping[str, Any]) -> None:
-    """Add a legend of named lines and points below all panels, in as many columns as fit."""
+def legend_below(figure: Figure, text: str = "{}") -> None:
+    """Name the lines and points of all panels once, below them, in as many columns as fit. ``text`` is filled with each label."""
+    named = {label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     for columns in range(len(named), 0, -1):
-        legend = figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns, handlelength=3)
+        labels = [text.format(label) for label in named]
+        legend = figure.legend(list(named.values()), labels, loc="outside lower center", ncols=columns, handlelength=3)
         if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
             return
         legend.remove()

@@ -68,7 +68,7 @@ def by_evaluations(curves: xr.Dataset, scores: Sequence[str]) -> Figure:
         for value in alone[score].values[:1]:
             axis.axhline(value, color="black", linestyle="-.", linewidth=0.8, label=MOMENTS_ALONE)
         finish(axis, curves, score, "cost of a sample in evaluations")
-    draw_legend(figure)
+    legend_below(figure)
     return figure
 
 
@@ -98,7 +98,7 @@ def by_solver(curves: xr.Dataset, scores: Sequence[str]) -> Figure:
             axis.scatter(best["nfe"], best[score], s=60, facecolors="none", edgecolors="black", label="best", zorder=3)
             finish(axis, curves, score, "evaluations")
             axis.set(title=prior, ylabel=label_of(score, curves) if axis is row[0] else None)
-    draw_legend(figure)
+    legend_below(figure)
     return figure
 
 
@@ -148,11 +148,6 @@ def finish(axis: Axes, settings: xr.Dataset, score: str, x_label: str) -> None:
         axis.axhline(settings.attrs[f"floor_{score}"], color="black", linestyle=":", linewidth=0.9, label=settings.attrs["floor_of"])
     if (perfect := SCORES[score].perfect) is not None:
         axis.axhline(perfect, color="black", linewidth=0.8, zorder=1)
-
-
-def draw_legend(figure: Figure) -> None:
-    """Name all lines once, below the panels."""
-    legend_below(figure, {label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)})
 
 
 def is_positive(study: xr.Dataset, score: str) -> bool:

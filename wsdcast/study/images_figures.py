@@ -10,8 +10,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator
 
-from wsdcast.report.style import LEADING_DIGITS, LOOK, set_ticks
-from wsdcast.study.figures import SCORES, WIDTH, draw_legend, draw_line, is_positive, look_of, priors_of
+from wsdcast.report.style import LEADING_DIGITS, LOOK, legend_below, set_ticks
+from wsdcast.study.figures import SCORES, WIDTH, draw_line, is_positive, look_of, priors_of
 
 PERCENT = (1, 2, 5, 10, 20, 50, 90)
 
@@ -50,7 +50,7 @@ def by_visible_share(sensitivity: xr.Dataset, scores: Sequence[str], *, relative
                 axis.set_yscale("log")
                 set_ticks(axis.yaxis, LogLocator(subs=LEADING_DIGITS))
         row[0].set_ylabel(SCORES[score].label + (" / standard's" if relative else ""))
-    draw_legend(figure)
+    legend_below(figure)
     return figure
 
 
