@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,33 +98,8 @@ def read_cells(path: Path) -> pd.DataFrame:
     return table.rename(columns=lambda name: stem if (stem := re.sub(r"\.\d+$", "", name)) in names else name)
 
 
-@dataclass(frozen=True)
-class Interpolation:
-    """Bilinear interpolation from a grid to places.
-
-    Attributes:
-        rows: index of the row north and south of each place, (2, place).
-        columns: index of the column west and east of each place, (2, place).
-        weights: weights of these rows and columns, (2, place) each. An index with weight 0 repeats the other, so that a missing value of
-            weight 0 does not count.
-    """
-
-    rows: NDArray[np.intp]
-    columns: NDArray[np.intp]
-    weights: tuple[NDArray[np.float64], NDArray[np.float64]]
-
-    def __call__(self, fields: Field) -> Field:
-        """Return fields (..., latitude, longitude) at the places, (..., place); NaN next to a missing value."""
-        of_rows, of_columns = self.weights
-        total = np.zeros((*fields.shape[:-2], self.rows.shape[1]))
-        for row, row_weight in zip(self.rows, of_rows, strict=True):
-            for column, column_weight in zip(self.columns, of_columns, strict=True):
-                total += fields[..., row, column] * (row_weight * column_weight)
-        return total.astype(np.float32)
-
-
-def interpolation(latitude: NDArray[np.float64], longitude: NDArray[np.float64], places: Places, name: str) -> Interpolation:
-    """Return the interpolation from a grid to places.
+def interpolation(latitude: NDArray[np.float64], longitude: NDArray[np.float64], places: Places, name: str) -> Callable[[Field], Field]:
+    """Return the bilinear interpolation of fields (..., latitude, longitude) to places, (..., place); NaN next to a missing value.
 
     On a grid round the whole circle the last and the first column are neighbours. Between its last row and a pole that is no more than a
     row away, the wind is that of this row. Latitudes fall and longitudes rise. ``name`` is that of the forecasts, for the message.
@@ -150,11 +126,23 @@ def interpolation(latitude: NDArray[np.float64], longitude: NDArray[np.float64],
         )
     rows, of_rows = _neighbours(-latitude, -places.latitude)
     columns, of_columns = _neighbours(offsets, eastward)
-    return Interpolation(rows, columns % longitude.size, (of_rows, of_columns))
+    columns = columns % longitude.size
+
+    def at_places(fields: Field) -> Field:
+        total = np.zeros((*fields.shape[:-2], len(places.name)))
+        for row, row_weight in zip(rows, of_rows, strict=True):
+            for column, column_weight in zip(columns, of_columns, strict=True):
+                total += fields[..., row, column] * (row_weight * column_weight)
+        return total.astype(np.float32)
+
+    return at_places
 
 
 def _neighbours(axis: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return the indices of the two points of a rising axis around each value, (2, value), and their weights. Beyond an end, the end."""
+    """Return the indices of the two points of a rising axis around each value, (2, value), and their weights. Beyond an end, the end.
+
+    An index with weight 0 repeats the other, so that a missing value of weight 0 does not count.
+    """
     if axis.size == 1:
         return np.zeros((2, values.size), dtype=np.intp), np.stack([np.ones(values.size), np.zeros(values.size)])
     right = np.clip(np.searchsorted(axis, values), 1, axis.size - 1)

@@ -1,4 +1,4 @@
-"""Figures of the scores, drawn with matplotlib."""
+"""Figures of the scores, drawn with matplotlib. The first forecast is the one that is judged; the others are references."""
 
 from __future__ import annotations
 
@@ -39,11 +39,6 @@ PERFECT: dict[str, Any] = {"color": "black", "linewidth": 0.6, "zorder": 1}
 """Look of the line on which a perfect forecast would lie."""
 
 
-def judged(scores: xr.Dataset) -> str:
-    """Return the name of the forecast that is judged, the first one. The others are references."""
-    return str(scores["forecast"].values[0])
-
-
 def hours(at: xr.Dataset | xr.DataArray) -> int:
     """Return the lead time in hours of scores at a single lead time."""
     return int(at["prediction_timedelta"].values / np.timedelta64(1, "h"))
@@ -51,7 +46,7 @@ def hours(at: xr.Dataset | xr.DataArray) -> int:
 
 def at_scored_leads(scores: xr.Dataset) -> xr.Dataset:
     """Return the scores at the lead times at which the judged forecast has any: those that have truth."""
-    known = scores["crps_fair"].sel(forecast=judged(scores)).notnull()
+    known = scores["crps_fair"].isel(forecast=0).notnull()
     return scores.isel(prediction_timedelta=known.any(set(known.dims) - {"prediction_timedelta"}).values)
 
 
@@ -109,7 +104,7 @@ def region_skill(scores: xr.Dataset) -> Figure:
 
     Both components of a wind count together.
     """
-    ours = scores.sel(variable=headline(scores).name, forecast=judged(scores))
+    ours = scores.isel(forecast=0).sel(variable=headline(scores).name)
     skill = ours[[name for name in ours if str(name).startswith("crps_fair_skill")]]
     regions = [str(region) for region in ours["region"].values]
     rows = -(-len(regions) // 3)
@@ -136,7 +131,7 @@ def rank_histograms(scores: xr.Dataset) -> Figure:
 
     Those of a wind are of u, v and speed.
     """
-    whole = scores.sel(forecast=judged(scores), region="globe")
+    whole = scores.isel(forecast=0).sel(region="globe")
     ours = whole["rank_histogram"].dropna("rank", how="all")
     figure, axes = _panels_by_lead(ours, 2.3)
     for axis, lead in zip(axes, some_leads(ours), strict=True):
@@ -164,7 +159,7 @@ def reliability(scores: xr.Dataset) -> Figure:
 
     A reliable forecast lies on the diagonal. Dots grow with the area.
     """
-    whole = scores.sel(forecast=judged(scores), region="globe")
+    whole = scores.isel(forecast=0).sel(region="globe")
     ours = whole["reliability"]
     figure, axes = _panels_by_lead(ours, 3.1)
     for axis, lead in zip(axes, some_leads(ours), strict=True):

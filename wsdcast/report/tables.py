@@ -63,10 +63,9 @@ def regions(scores: xr.Dataset, of: Subject) -> str:
     if "wind" in ours.dims and of.is_wind:
         ours = ours.sel(wind=of.vector)
     leads = [ours.isel(prediction_timedelta=lead) for lead in some_leads(ours)]
-    columns: dict[str, tuple[str, str | None]] = {"CRPS": ("crps_fair", of.name)}
+    columns = {"CRPS": ("crps_fair", of.name)}
     if of.is_wind:
-        columns = {"u and v": ("crps_fair", of.name), "speed": ("crps_fair", of.speed)}
-        columns["energy score"] = ("energy_score", None)
+        columns = {"u and v": ("crps_fair", of.name), "speed": ("crps_fair", of.speed), "energy score": ("energy_score", of.name)}
     columns = {label: (name, variable) for label, (name, variable) in columns.items() if metric_on_globe(scores, name) is not None}
     head = ["region", *(f"{label}\n{hours(at_lead)} h" for label in columns for at_lead in leads)]
     rows = []
@@ -74,7 +73,7 @@ def regions(scores: xr.Dataset, of: Subject) -> str:
         cells = []
         for name, variable in columns.values():
             for at_lead in leads:
-                at = at_lead.sel(region=region) if variable is None else at_lead.sel(region=region, variable=variable)
+                at = at_lead.sel(region=region, variable=variable)
                 cells.append(f"{float(at[name]):{of.digits}}{_skill(at, name)}" if np.isfinite(at[name]) else "no cell")
         rows.append([str(region), *cells])
     return html_table(head, rows, headed=True)

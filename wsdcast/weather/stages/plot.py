@@ -192,9 +192,9 @@ def _scores(recipe: Recipe, directory: Path, needed: tuple[str, ...]) -> xr.Data
     if missing := [name for name in needed if name not in scores]:
         raise UserError(f"{path}: has no {missing[0]}")
     scores = figures.at_scored_leads(scores)
-    judged = scores.sel(forecast=figures.judged(scores))
+    judged = scores.isel(forecast=0)
     if not any(np.isfinite(judged[name]).any() for name in needed):
-        raise UserError(f"{path}: {' and '.join(needed)} of {figures.judged(scores)} could not be computed")
+        raise UserError(f"{path}: {' and '.join(needed)} of {judged['forecast'].item()} could not be computed")
     return scores
 
 
