@@ -24,15 +24,10 @@ def variant_of(recipe: ImageRecipe, images: Images, cost: tuple[float, int], nam
     Raises:
         UserError: if the variant has an unknown key or a value that is not allowed, or its moments network alone costs too much.
     """
-    if name not in recipe.study.variants:
-        variant = recipe.changed(generator__prior=name)
-        if variant.generator.needs_moments_network:
-            return variant, cost[0]
-        if recipe.study.budget == "steps":
-            return variant, 0.0
-        return variant.changed(generator__steps=equal_cost_steps(variant.generator.steps + cost[1], 1, 0, 0, f"{name}:")), 0.0
-    where = f"study.variants.{name}:"
-    variant = overridden(recipe, recipe.study.variants[name], {}, where)
+    where = f"study.variants.{name}:" if name in recipe.study.variants else f"{name}:"
+    variant = overridden(recipe, recipe.study.variants.get(name, {"generator.prior": name}), {}, where)
+    if name not in recipe.study.variants and variant.generator.needs_moments_network:
+        return variant, cost[0]  # the networks and the steps of the recipe
     moments, generator, context = _networks(variant, images)
     samples = images.count("train")
     visits = variant.moments.steps * samples_per_step(variant.moments, samples)
