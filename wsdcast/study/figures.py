@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
 import matplotlib
@@ -17,29 +17,14 @@ from wsdcast.images.score_page import LABELS as IMAGE_LABELS
 from wsdcast.report.style import LEADING_DIGITS, LOOK, PRIORS, legend_below, set_ticks
 from wsdcast.runs.names import MOMENTS_ALONE
 
-
-class Score(NamedTuple):
-    """How figures show a score.
-
-    Attributes:
-        label: of the axis.
-        logarithmic: whether the axis is, where all values are positive.
-        perfect: the value of a perfect forecast, drawn as a line.
-    """
-
-    label: str
-    logarithmic: bool = False
-    perfect: float | None = None
-
-
-SCORES = {
-    "crps_6h": Score("fair CRPS at 6 h (m/s)"),
-    "power_deviation_6h": Score("spectrum: mean |1 - ratio|", logarithmic=True),
-    "spread_skill_6h": Score("spread / skill", perfect=1),
-} | {
-    name: Score(label, name in ("fid", "classifier_distance", "power_deviation"), 1 if name == "spread_skill" else None)
-    for name, label in IMAGE_LABELS.items()
+LABELS = IMAGE_LABELS | {
+    "crps_6h": "fair CRPS at 6 h (m/s)",
+    "power_deviation_6h": "spectrum: mean |1 - ratio|",
+    "spread_skill_6h": "spread / skill",
 }
+"""Labels of the axes of scores."""
+LOGARITHMIC = ("power_deviation_6h", "fid", "classifier_distance", "power_deviation")
+"""Scores that have a logarithmic axis where all values are positive."""
 MAIN_PRIORS = ("standard", "warm")
 EVALUATIONS = (1, 2, 3, 4, 6, 8, 12, 20, 30, 50, 100)
 WIDTH = 9.8
@@ -50,7 +35,7 @@ SPARE_COLOURS = tuple(matplotlib.colormaps["tab20"].colors[1::2])  # type: ignor
 
 def label_of(score: str, settings: xr.Dataset) -> str:
     """Return the label of a score, with the units of the variable that the study compares."""
-    return SCORES[score].label.replace("(m/s)", f"({settings.attrs.get('units', 'm/s')})")
+    return LABELS[score].replace("(m/s)", f"({settings.attrs.get('units', 'm/s')})")
 
 
 @matplotlib.rc_context(LOOK)
@@ -141,13 +126,13 @@ def finish(axis: Axes, settings: xr.Dataset, score: str, x_label: str) -> None:
     """Set scales and labels. Draw the value of a perfect forecast, and the floor of the score if the study has one."""
     axis.set(xscale="log", xlabel=x_label, ylabel=label_of(score, settings))
     set_ticks(axis.xaxis, FixedLocator(EVALUATIONS))
-    if SCORES[score].logarithmic and is_positive(settings, score):
+    if score in LOGARITHMIC and is_positive(settings, score):
         axis.set_yscale("log")
         set_ticks(axis.yaxis, LogLocator(subs=LEADING_DIGITS))
     if f"floor_{score}" in settings.attrs:
         axis.axhline(settings.attrs[f"floor_{score}"], color="black", linestyle=":", linewidth=0.9, label=settings.attrs["floor_of"])
-    if (perfect := SCORES[score].perfect) is not None:
-        axis.axhline(perfect, color="black", linewidth=0.8, zorder=1)
+    if score.startswith("spread_skill"):
+        axis.axhline(1, color="black", linewidth=0.8, zorder=1)
 
 
 def is_positive(study: xr.Dataset, score: str) -> bool:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator
 
 from wsdcast.report.style import LEADING_DIGITS, LOOK, legend_below, set_ticks
-from wsdcast.study.figures import SCORES, WIDTH, draw_line, is_positive, look_of, priors_of
+from wsdcast.study.figures import LABELS, WIDTH, draw_line, is_positive, look_of, priors_of
 
 PERCENT = (1, 2, 5, 10, 20, 50, 90)
 
@@ -49,7 +49,7 @@ def by_visible_share(sensitivity: xr.Dataset, scores: Sequence[str], *, relative
             if not relative and is_positive(sensitivity, score):
                 axis.set_yscale("log")
                 set_ticks(axis.yaxis, LogLocator(subs=LEADING_DIGITS))
-        row[0].set_ylabel(SCORES[score].label + (" / standard's" if relative else ""))
+        row[0].set_ylabel(LABELS[score] + (" / standard's" if relative else ""))
     legend_below(figure)
     return figure
 
