@@ -76,13 +76,9 @@ def facts_of(fields: Fields) -> dict[str, Any]:
     }
 
 
-def title_of(fields: Fields) -> str:
-    """Return in words what the members are."""
-    return "ensemble forecast of 10 m wind" if fields.variables == DEFAULT else "ensemble forecast"
-
-
-def origin_of(fields: Fields, title: str) -> dict[str, Any]:
-    """Return the attributes of a file made from a forecast."""
+def origin_of(fields: Fields, what: str = "") -> dict[str, Any]:
+    """Return the attributes of a file made from a forecast. ``what`` is before the words for the forecast in its title."""
+    title = f"{what}ensemble forecast{' of 10 m wind' * (fields.variables == DEFAULT)}"
     return {"title": title, "forecast": fields.name, **fields.channels.attrs}
 
 
@@ -103,4 +99,4 @@ def _contents(fields: Fields) -> Contents:
             yield first, xr.Dataset(arrays)
 
     coordinates = {"number": ("number", fields.numbers, REALIZATION | TIME_ATTRIBUTES["number"])} | space_of(fields)
-    return Contents(fields.times, fields.leads, blocks, coordinates, {}, origin_of(fields, title_of(fields)))
+    return Contents(fields.times, fields.leads, blocks, coordinates, {}, origin_of(fields))

@@ -22,7 +22,7 @@ from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.variables import DEFAULT
 from wsdcast.output import climate, tables
 from wsdcast.output.blocks import LEAD, attributes_of, blocks_of, coordinates_of
-from wsdcast.output.convert import facts_of, open_all, origin_of, space_of, title_of
+from wsdcast.output.convert import facts_of, open_all, origin_of, space_of
 from wsdcast.output.ensemble import CALM, Choice, Field
 from wsdcast.output.fields import Box, Fields
 from wsdcast.output.places import INTERPOLATION, OF_ANY, Places, interpolation, read_places
@@ -182,8 +182,7 @@ def _on_grid(
             yield first, _described(block, choice)
 
     coordinates = coordinates_of(choice) | space_of(fields)
-    attributes = origin_of(fields, f"products of an {title_of(fields)}")
-    write(paths, to, Contents(fields.times, fields.leads, blocks, coordinates, constants, attributes))
+    write(paths, to, Contents(fields.times, fields.leads, blocks, coordinates, constants, origin_of(fields, "products of an ")))
     summary.written = {str(path): _contents(choice) for path in paths}
     _note_left_out(fields, counts, summary)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -128,14 +127,12 @@ def _forecast_table(study: xr.Dataset) -> str:
     scored = study.isel(setting=(study["best"] & study["crps"].notnull().any("prediction_timedelta")).values)
     columns = [("prior", of("prior")), ("evaluations", of("nfe"))]
     scores = [(heading, name, digits) for name, (heading, digits) in FORECAST_SCORES.items() if name in study]
+    table = scored[["best"]]
     for (heading, name, digits), lead in product(scores, study["prediction_timedelta"].values):
-        columns.append((f"{heading} {_hours(lead)} h", _at_lead(score(name, digits), lead)))
-    without_intervals = scored.drop_vars([name for name in scored.data_vars if str(name).endswith("_interval")])
-    return settings_table(without_intervals, columns)
-
-
-def _at_lead(text: Callable[[xr.Dataset], str], lead: np.timedelta64) -> Callable[[xr.Dataset], str]:
-    return lambda setting: text(setting.sel(prediction_timedelta=lead))
+        label = f"{heading} {_hours(lead)} h"
+        table[label] = scored[name].sel(prediction_timedelta=lead, drop=True)
+        columns.append((label, score(label, digits)))
+    return settings_table(table, columns)
 
 
 def _hours(lead: np.timedelta64) -> int:
