@@ -77,7 +77,7 @@ def facts_of(fields: Fields) -> dict[str, Any]:
 
 
 def origin_of(fields: Fields, what: str = "") -> dict[str, Any]:
-    """Return the attributes of a file made from a forecast. ``what`` is before the words for the forecast in its title."""
+    """Return the attributes of a file made from a forecast. Its title begins with ``what``."""
     title = f"{what}ensemble forecast{' of 10 m wind' * (fields.variables == DEFAULT)}"
     return {"title": title, "forecast": fields.name, **fields.channels.attrs}
 
