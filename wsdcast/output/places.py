@@ -18,6 +18,9 @@ from wsdcast.output.fields import circles_the_globe
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import file_given
 
+Interpolation = Callable[[Field], Field]
+"""From fields (..., latitude, longitude) to their values at places, (..., place), NaN next to a missing value."""
+
 COLUMNS = ("name", "latitude", "longitude")
 INTERPOLATION = "bilinear in u and v from the four grid points around each place; speed and direction from these"
 OF_ANY = "bilinear from the four grid points around each place; wind speed and direction from u and v there"
@@ -98,8 +101,8 @@ def read_cells(path: Path) -> pd.DataFrame:
     return table.rename(columns=lambda name: stem if (stem := re.sub(r"\.\d+$", "", name)) in names else name)
 
 
-def interpolation(latitude: NDArray[np.float64], longitude: NDArray[np.float64], places: Places, name: str) -> Callable[[Field], Field]:
-    """Return the bilinear interpolation of fields (..., latitude, longitude) to places, (..., place); NaN next to a missing value.
+def interpolation(latitude: NDArray[np.float64], longitude: NDArray[np.float64], places: Places, name: str) -> Interpolation:
+    """Return the bilinear interpolation from a grid to places.
 
     On a grid round the whole circle the last and the first column are neighbours. Between its last row and a pole that is no more than a
     row away, the wind is that of this row. Latitudes fall and longitudes rise. ``name`` is that of the forecasts, for the message.

@@ -25,7 +25,7 @@ from wsdcast.output.blocks import LEAD, attributes_of, blocks_of, coordinates_of
 from wsdcast.output.convert import facts_of, open_all, origin_of, space_of
 from wsdcast.output.ensemble import CALM, Choice, Field
 from wsdcast.output.fields import Box, Fields
-from wsdcast.output.places import INTERPOLATION, OF_ANY, Places, interpolation, read_places
+from wsdcast.output.places import INTERPOLATION, OF_ANY, Interpolation, Places, interpolation, read_places
 from wsdcast.output.plumes import plume_paths, write_plumes
 from wsdcast.output.writing import Blocks, Contents, require_new, targets, write
 from wsdcast.runs.artefact import Summary, complete, partial_of
@@ -241,7 +241,7 @@ def _with_climate(choice: Choice, source: str, fields: Fields, summary: Summary,
         return replace(choice, climate=speeds(states))
 
 
-def _read_at(fields: Fields, row: int, to_places: Callable[[Field], Field]) -> Callable[[slice], Field]:
+def _read_at(fields: Fields, row: int, to_places: Interpolation) -> Callable[[slice], Field]:
     """Return the function that reads the members of one initial time at places, (member, lead, channel, place)."""
     return lambda leads: to_places(fields.read(row, leads))
 
