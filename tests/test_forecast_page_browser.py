@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_forecast_page_regions as regions
 import test_forecast_page_variables as several
 from forecast_pages import GRID, LEADS, START, speeds_of, wind_of, written
 from report_pages import CHROMIUM, column_at, embedded, from_greenwich, in_chromium
 
+import wsdcast
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.report.forecast_page import write_forecast_page
 
@@ -120,13 +122,54 @@ def test_a_click_on_any_map_shows_the_plume_there(opened, path):
 @in_chromium
 def test_a_place_can_be_typed(opened, path):
     typed = opened.get_by_label("Place: latitude, longitude")
-    for text, row, column in (("52.5, 13.4", 1, 1), ("-33.9;-58", 5, 13), (" 0.1 359.5 ", 3, 0), ("somewhere", 3, 0), ("99, 0", 3, 0)):
+    for text, row, column in (("52.5, 13.4", 1, 1), ("-33.9;-58", 5, 13), ("somewhere", 5, 13), (" 0.1 359.5 ", 3, 0), ("99, 0", 3, 0)):
         typed.fill(text)
         typed.press("Enter")
         opened.wait_for_timeout(200)
         assert chosen(opened) == (row, column)
         check_plume(opened, unit_of_plume(path))
-        assert typed.input_value() == f"{GRID.latitude[row]:g}, {(GRID.longitude[column] + 180) % 360 - 180:g}"
+        is_place = text not in ("somewhere", "99, 0")
+        assert typed.input_value() == (f"{GRID.latitude[row]:g}, {(GRID.longitude[column] + 180) % 360 - 180:g}" if is_place else text)
+        assert opened.get_by_text(f"Expected two numbers, such as 52.5, 13.4, not '{text}'.").count() == (not is_place)
+
+
+@in_chromium
+@pytest.mark.parametrize("viewport", [SCREEN, PHONE], ids=["screen", "phone"])
+def test_a_place_outside_the_region_is_said_to_be_outside(browser, tmp_path, viewport):
+    latitude, longitude = regions.REGIONS["across 180 degrees"]
+    speeds = regions.stored(tmp_path / "f.zarr", latitude, longitude)
+    wsdcast.forecast_page(tmp_path / "f.zarr", tmp_path / "p.html")
+    tab, errors = browser.new_page(viewport=viewport), []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.goto((tmp_path / "p.html").as_uri())
+    tab.wait_for_function("window.Bokeh && Bokeh.documents.length == 1 && Bokeh.documents[0].is_idle")
+    typed, said = tab.get_by_label("Place: latitude, longitude"), tab.get_by_text("lies outside the forecast")
+    row, column = 2, 4
+    # Cells end half a step beyond the points at the edge, and 205 E is 155 W.
+    for text, at in (
+        ("60, 180", None),
+        ("22, -154", (4, 8)),
+        ("43, 170", None),
+        ("42, 163", (0, 0)),
+        ("30, 10", None),
+        ("30, 180", (2, 3)),
+    ):
+        typed.fill(text)
+        typed.press("Enter")
+        tab.wait_for_timeout(200)
+        row, column = at or (row, column)
+        assert said.all_inner_texts() == (
+            []
+            if at
+            else [
+                f"Place: latitude, longitude. {text} lies outside the forecast, which covers latitudes 20 to 40 and longitudes 165 to 205."
+            ]
+        )
+        shown = tab.evaluate(f"Array.from({MODEL.format('plume')}.data.q50)")
+        np.testing.assert_allclose(shown, np.median(speeds[..., row, column], axis=0), atol=0.06)
+        assert tab.evaluate("document.documentElement.scrollWidth") == viewport["width"]
+    tab.close()
+    assert errors == []
 
 
 @in_chromium

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from wsdcast.data.grid import Grid
 from wsdcast.report.map_panels import MapStyle, map_panels
-from wsdcast.report.maps import columns_of_map, draw_map, forecast_maps, repeated, view_of
+from wsdcast.report.maps import columns_of_map, draw_map, forecast_maps, repeated, rising, view_of
 from wsdcast.report.shown_fields import as_bytes, on_map
 from wsdcast.report.subjects import WIND
 
@@ -46,8 +46,9 @@ def test_a_map_has_the_lines_of_every_longitude_once(west):
 def test_neighbours_across_greenwich_are_drawn_side_by_side(first, stride):
     """Maps began at Greenwich, so that Europe was cut in two."""
     grid = Grid(np.array([45.0, -45]), first + np.arange(0, 360, 30.0))
-    rows, columns = on_map(stride, grid)
-    assert columns_of_map(grid)[::stride].tolist() == columns.tolist()
+    rows, columns = on_map(stride, grid.shape, grid.longitude)
+    points = grid.latitude[rows], rising(grid.longitude[columns])
+    assert columns_of_map(grid.longitude)[::stride].tolist() == columns.tolist()
     for east in (grid.longitude[columns] + 180) % 360 - 180:
         field = np.where(grid.longitude == east % 360, 1.0, 0) * np.ones((2, 1))
         if stride == 1:
@@ -56,8 +57,8 @@ def test_neighbours_across_greenwich_are_drawn_side_by_side(first, stride):
             assert west + (image.get_array()[0].argmax() + 0.5) * (end - west) / 12 == pytest.approx(east)
         shown = ColumnDataSource({"spike": [as_bytes(field[np.ix_(rows, columns)], 1, 0)]})
         style = MapStyle("", "spike", Viridis256, 1.0, 1.0, "", 0)
-        view = view_of(np.isfinite(field[np.ix_(rows, columns)]), grid, rows, columns)
-        (on,) = map_panels(shown, {"spike": style}, grid, rows, columns, (), view)
+        view = view_of(np.isfinite(field[np.ix_(rows, columns)]), *points)
+        (on,) = map_panels(shown, {"spike": style}, *points, (), view)
         assert any(at == pytest.approx(east) for at in positions(on, shown.data["spike"][0][0].argmax(), columns.size))
 
 
@@ -74,16 +75,17 @@ def positions(on, column, columns):
 def test_a_map_of_a_region_shows_it_whole_and_little_else(stride, west, width, south, north):
     """A regional forecast was a patch on an empty map of the globe, cut in two at 180 degrees."""
     grid = Grid(np.linspace(90, -90, 37), np.arange(0, 360, 5.0))
-    rows, columns = on_map(stride, grid)
+    rows, columns = on_map(stride, grid.shape, grid.longitude)
+    points = grid.latitude[rows], rising(grid.longitude[columns])
     east_of_west = (grid.longitude - west) % 360
     known = np.outer((grid.latitude >= south) & (grid.latitude <= north), east_of_west <= width)[np.ix_(rows, columns)]
-    view = view_of(known, grid, rows, columns)
+    view = view_of(known, *points)
     assert view.east - view.west == pytest.approx(2 * (view.north - view.south))
     assert view.east - view.west <= max(width + 10, 2 * (north - south + 10))
     assert view.south >= -90
     assert view.north <= 90
     shown, style = ColumnDataSource({"x": [known.astype(np.uint8)[::-1]]}), MapStyle("", "x", Viridis256, 1.0, 1.0, "", 0)
-    (on,) = map_panels(shown, {"x": style}, grid, rows, columns, (), view)
+    (on,) = map_panels(shown, {"x": style}, *points, (), view)
     for row, column in np.argwhere(known):
         longitude = grid.longitude[columns[column]]
         (at,) = positions(on, column, columns.size)
@@ -101,11 +103,11 @@ def test_a_map_of_a_region_shows_it_whole_and_little_else(stride, west, width, s
 def test_a_map_of_the_globe_has_greenwich_in_the_middle():
     """Also of values with gaps, and of none."""
     grid = Grid.regular("36x18")
-    rows, columns = on_map(1, grid)
+    rows, columns = on_map(1, grid.shape, grid.longitude)
     gaps = np.ones(grid.shape, dtype=bool)
     gaps[:, :9] = gaps[5:] = False
     for known in (np.ones(grid.shape, dtype=bool), np.zeros(grid.shape, dtype=bool), gaps):
-        assert view_of(known, grid, rows, columns) == (-185, 175, -90, 90)
+        assert view_of(known, grid.latitude[rows], rising(grid.longitude[columns])) == (-185, 175, -90, 90)
 
 
 def test_maps_show_truth_mean_spread_and_members():

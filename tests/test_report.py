@@ -228,7 +228,7 @@ def test_maps_of_a_region_show_the_truth_of_that_region_alone():
     (maps,) = interactive_maps(random_scores(GRID, 2, 3), GRID, lambda _: (members, truth), False, [WIND], DEFAULT)
     on = maps.maps.figures[0]
     shown, place = (next(each.data_source.data for each in on.renderers if name in each.data_source.data) for name in ("truth", "point"))
-    assert ((shown["truth"][0] == NONE) == ~inside[::-1][:, columns_of_map(GRID)]).all()
+    assert ((shown["truth"][0] == NONE) == ~inside[::-1][:, columns_of_map(GRID.longitude)]).all()
     assert on.x_range.start < place["x"][0] < on.x_range.end
     (bar,) = (each for each in on.below if hasattr(each, "color_mapper"))
     assert bar.color_mapper.high < 50

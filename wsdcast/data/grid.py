@@ -121,3 +121,11 @@ class Grid:
         """Exact area of one cell of each row, scaled to mean 1, shape (latitude,), as in WeatherBench 2."""
         area = -np.diff(np.sin(np.deg2rad(self.latitude_bounds)))
         return area / area.mean()
+
+
+def circles_the_globe(longitude: Degrees) -> bool:
+    """Return whether rising longitudes (longitude,) go round the whole circle in equal steps."""
+    if longitude.size < 2:
+        return False
+    step = (longitude[-1] - longitude[0]) / (longitude.size - 1)
+    return bool(abs(longitude[0] + 360 - longitude[-1] - step) < 0.01 * step)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from wsdcast.data.grid import circles_the_globe
 from wsdcast.data.sources.conventions import as_slice
 from wsdcast.data.sources.foreign_forecasts import Members, open_channels
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
@@ -30,26 +31,10 @@ class Fields(Members):
     """
 
     @property
-    def latitude(self) -> NDArray[np.float64]:
-        """Degrees north, (latitude,)."""
-        return self.channels["latitude"].values
-
-    @property
-    def longitude(self) -> NDArray[np.float64]:
-        """Degrees east, (longitude,)."""
-        return self.channels["longitude"].values
-
-    @property
     def numbers(self) -> NDArray[np.integer]:
         """Number of each member, (member,): that of the store if it is a whole number, else its position."""
         labels = self.channels["number"].values  # xarray counts positions if there is no coordinate
         return labels if np.issubdtype(labels.dtype, np.integer) else np.arange(labels.size)
-
-    @property
-    def extent(self) -> str:
-        """The size and the bounds of the grid in words."""
-        ends = [f"{axis[0]:g} to {axis[-1]:g}" for axis in (self.latitude, self.longitude)]
-        return f"{self.longitude.size}x{self.latitude.size}, latitude {ends[0]}, longitude {ends[1]}"
 
     def require_memory(self, window: np.timedelta64 | None = None) -> None:
         """Raise a UserError unless memory can hold the lead times that are read together, and the speeds of a window."""
@@ -85,14 +70,6 @@ def open_fields(address: str, region: Box | None = None, variables: Sequence[str
             )
     channels = channels.isel(latitude=as_slice(rows), longitude=as_slice(columns)).assign_coords(longitude=degrees.round(9))
     return Fields(str(address), channels)
-
-
-def circles_the_globe(longitude: NDArray[np.float64]) -> bool:
-    """Return whether rising longitudes (longitude,) go round the whole circle in equal steps."""
-    if longitude.size < 2:
-        return False
-    step = (longitude[-1] - longitude[0]) / (longitude.size - 1)
-    return bool(abs(longitude[0] + 360 - longitude[-1] - step) < 0.01 * step)
 
 
 def _without_jump(longitude: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:

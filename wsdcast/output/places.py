@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from wsdcast.data.grid import circles_the_globe
 from wsdcast.output.ensemble import Field
-from wsdcast.output.fields import circles_the_globe
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import file_given
 

@@ -75,7 +75,7 @@ def animate(forecast: Path, truth: Truth, path: Path, row: int, lines: Lines, he
         panels = {"truth": np.concatenate([first_state, true])} | panels
 
     low, top = (0.0 if shown.is_wind else float(np.quantile(first_state, 0.005))), float(np.quantile(first_state, 0.995))
-    columns = columns_of_map(truth.grid)
+    columns = columns_of_map(truth.grid.longitude)
     steps = [np.timedelta64(0, "h"), *leads]
     figure = Figure(figsize=(8, 4.4))
     axes = figure.subplots(2, 2).ravel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from bokeh.events import Tap
@@ -10,13 +11,15 @@ from bokeh.models import ColumnDataSource, CustomJS, CustomJSTickFormatter, Sele
 from bokeh.plotting import figure as Panel
 from numpy.typing import NDArray
 
+from wsdcast.data.sources.foreign_forecasts import Members
+from wsdcast.report.maps import columns_of_map, rising, steps_of
 from wsdcast.report.panels import INK, hover, panel
 from wsdcast.report.plume import TIME_LABEL, step_of
 from wsdcast.report.style import BLUE, VERMILION, Look
 from wsdcast.report.subjects import Subject
 
 PLACE = (50.0, -30.0)
-"""Latitude and longitude of the place that is shown first. On the Earth, it is on the storm track of the North Atlantic."""
+"""Latitude and longitude of the place on the globe that is shown first. On the Earth, it is on the storm track of the North Atlantic."""
 MEDIAN: dict[str, Look] = {"median of the members": (BLUE, "solid")}
 """Name and look of the line of a plume."""
 ALONE: dict[str, Look] = {"the only member": (BLUE, "solid")}
@@ -25,28 +28,68 @@ BANDS = "The dark band holds half of the members, the light one 80 %."
 
 NEAREST = """
 const nearest = (all, distance) => all.reduce((best, _, i) => distance(all[i]) < distance(all[best]) ? i : best, 0)
+const say = text => { if (typed) typed.title = title + text }
 const choose = (latitude, longitude) => {
+  const [west, south, east, north] = region || [-180, -90, 180, 90], eastward = (((longitude - west) % 360) + 360) % 360
+  if (latitude < south || latitude > north || eastward > east - west) {
+    const words = [latitude, longitude].map(degrees => Number(degrees.toFixed(4))).join(', ')
+    return say(`. ${words} lies outside the forecast, which covers ${covered}.`)
+  }
+  say('')
   const column = nearest(longitudes, at => Math.abs((((longitude - at) % 360) + 540) % 360 - 180))
   const row = nearest(latitudes, at => Math.abs(latitude - at))
   place.data = {x: [longitudes[column]], y: [latitudes[row]], point: [row * longitudes.length + column]}
+  place.properties.data.change.emit()  // also where the place is the same, so that the text is again that of the place
 }
 """
-"""Code that sets the place to the point that is nearest in latitude and longitude."""
+"""Code that sets the place to the point that is nearest in latitude and longitude, or says that the forecast does not cover it."""
 CHOOSE = f"{NEAREST}choose(cb_obj.y, cb_obj.x)"
 CHOOSE_TYPED = f"""{NEAREST}
 const [latitude, longitude] = cb_obj.value.trim().split(/[\\s,;]+/).map(Number)
 if (Math.abs(latitude) <= 90 && Math.abs(longitude) <= 360) choose(latitude, longitude)
-place.properties.data.change.emit()  // also where the place is the same, so that the text is again that of the place
+else say(`. Expected two numbers, such as 52.5, 13.4, not '${{cb_obj.value}}'.`)
 """
 
 
-def nearest_known(latitude: NDArray[np.float64], longitude: NDArray[np.float64], known: NDArray[np.bool_]) -> tuple[int, int]:
-    """Return row and column of the known point that is nearest to :data:`PLACE`, by the sum of both distances in degrees.
+class Region(NamedTuple):
+    """A part of the globe.
+
+    Attributes:
+        bounds: west, south, east and north end of its cells, degrees; east is up to 360 beyond west.
+        in_words: the latitudes and longitudes of its points.
+    """
+
+    bounds: tuple[float, float, float, float]
+    in_words: str
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """Latitude and longitude of its middle."""
+        west, south, east, north = self.bounds
+        return (south + north) / 2, (west + east) / 2
+
+
+def region_of(forecast: Members) -> Region | None:
+    """Return the part of the globe that a forecast covers; None if it is the whole globe."""
+    if forecast.is_global:
+        return None
+    latitude, longitude = forecast.latitude, rising(forecast.longitude[columns_of_map(forecast.longitude)])
+    step_y, step_x = steps_of(latitude, longitude)
+    west, east = (float(end) for end in (longitude[0] - step_x / 2, longitude[-1] + step_x / 2))
+    south, north = (float(end) for end in (latitude[-1] - step_y / 2, latitude[0] + step_y / 2))
+    words = f"latitudes {latitude[-1]:g} to {latitude[0]:g} and longitudes {longitude[0]:g} to {longitude[-1]:g}"
+    return Region((west, south, east, north), words)
+
+
+def nearest_known(
+    latitude: NDArray[np.float64], longitude: NDArray[np.float64], known: NDArray[np.bool_], to: tuple[float, float] = PLACE
+) -> tuple[int, int]:
+    """Return row and column of the known point that is nearest to a place, by the sum of both distances in degrees.
 
     Without a known point all points count. ``known`` says which points have values, (row, column).
     """
-    east = np.abs(longitude - PLACE[1])  # of longitudes in [-180, 180)
-    distance = np.abs(latitude - PLACE[0])[:, None] + np.minimum(east, 360 - east)
+    east = np.abs((longitude - to[1] + 180) % 360 - 180)
+    distance = np.abs(latitude - to[0])[:, None] + east
     row, column = np.unravel_index(np.where(known | (not known.any()), distance, np.inf).argmin(), distance.shape)
     return int(row), int(column)
 
@@ -57,6 +100,7 @@ def choose_on(
     latitude: NDArray[np.float64],
     longitude: NDArray[np.float64],
     typed: TextInput | None = None,
+    region: Region | None = None,
 ) -> None:
     """Mark a place on maps, and let the reader choose another one by clicking or typing.
 
@@ -65,9 +109,11 @@ def choose_on(
         place: longitude ``x``, latitude ``y`` and number ``point`` of the chosen point, each a column of one value. The columns change
             when another point is chosen.
         latitude, longitude: of the points that can be chosen. They are numbered row by row.
-        typed: control in which latitude and longitude can be typed.
+        typed: control in which latitude and longitude can be typed. Its title says why a place cannot be chosen.
+        region: that the forecast covers; default: the globe.
     """
-    args = {"place": place, "latitudes": latitude.tolist(), "longitudes": longitude.tolist()}
+    args = {"place": place, "latitudes": latitude.tolist(), "longitudes": longitude.tolist(), "typed": typed}
+    args |= {"title": typed and typed.title, "region": region and region.bounds, "covered": region and region.in_words}
     choose = CustomJS(args=args, code=CHOOSE)
     if typed is not None:
         typed.js_on_change("value", CustomJS(args=args, code=CHOOSE_TYPED))

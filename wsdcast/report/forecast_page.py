@@ -6,10 +6,12 @@ import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.foreign_forecasts import StoredForecast
+from wsdcast.data.sources.foreign_forecasts import Members
 from wsdcast.report.chosen_place import BANDS
-from wsdcast.report.maps import Lines
+from wsdcast.report.maps import Lines, signed
 from wsdcast.report.panels import time_in_words
 from wsdcast.report.product_maps import ProductMaps, product_maps
 from wsdcast.report.shell import Part, facts_list, figures_row, one_of, write_page
@@ -24,7 +26,7 @@ IN_HEADER = ("source", "cycle", "model")
 
 def write_forecast_page(
     path: Path,
-    forecast: StoredForecast,
+    forecast: Members,
     *,
     row: int = 0,
     initial: Field | None = None,
@@ -51,9 +53,9 @@ def write_forecast_page(
             :func:`wsdcast.report.shown_products.read_products`).
     """
     products = read_products(forecast, row, thresholds)
-    start, leads, grid = forecast.times[row], forecast.leads, forecast.grid
-    analysis = None if initial is None else (initial, initial_grid or grid)
-    regridded = analysis is not None and not analysis[1].is_close(grid)
+    start, leads = forecast.times[row], forecast.leads
+    analysis = None if initial is None else (initial, initial_grid or Grid(forecast.latitude, forecast.longitude))
+    regridded = analysis is not None and not _has_points_of(analysis[1], forecast)
     contents, roundings = [], []
     for of_subject in products:
         maps = product_maps(of_subject, forecast, row, analysis, lines)
@@ -62,7 +64,7 @@ def write_forecast_page(
     header = {
         "valid": f"{time_in_words(start + leads[0])} to {time_in_words(start + leads[-1])}",
         "members": str(forecast.members),
-        "grid": grid.name,
+        "grid": grid_in_words(forecast),
     }
     header |= {name: facts[name] for name in IN_HEADER if name in facts}
     others = {name: fact for name, fact in facts.items() if name not in IN_HEADER}
@@ -76,6 +78,18 @@ def write_forecast_page(
     ]
     write_page(path, heading, parts)
     return roundings[0] if len(roundings) == 1 else "said on the page, for each variable"
+
+
+def grid_in_words(forecast: Members) -> str:
+    """Return the size of the grid, such as ``240x121``, and its bounds if it is not global."""
+    return f"{forecast.longitude.size}x{forecast.latitude.size}" if forecast.is_global else forecast.extent
+
+
+def _has_points_of(grid: Grid, forecast: Members) -> bool:
+    """Whether all points of a forecast are points of the grid, within the rounding of a file: 0.001 degrees."""
+    rows, columns = grid.nearest(forecast.latitude, forecast.longitude)
+    off = np.abs(signed(grid.longitude[columns] - forecast.longitude)).max(), np.abs(grid.latitude[rows] - forecast.latitude).max()
+    return max(off) <= 1e-3
 
 
 def _about(products: Products, maps: ProductMaps, rounding: str) -> list[Part]:

@@ -18,7 +18,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.report.chosen_place import ALONE, BANDS, MEDIAN, choose_on, nearest_known, plume_panel
 from wsdcast.report.coastlines import coastlines
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
-from wsdcast.report.maps import View, signed, view_of
+from wsdcast.report.maps import Points, View, rising, view_of
 from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, time_in_words
 from wsdcast.report.plume import place as place_in_words
 from wsdcast.report.shown_fields import PLUME, Chosen, Field, Fields, Shown, as_bytes, base_of, byte_unit, byte_units, choose, read_shown
@@ -43,7 +43,8 @@ names.forEach((name, row) => shown[name] = days.map((_, lead) => {
 }))
 shown.lead = lead.categories.map((ahead, number) => `${ahead}, valid ${valid[Number(start.value) * days.length + number]}`)
 plume.data = shown
-title.text = `${places[point]}, from ${starts[Number(start.value)]}`
+const is_empty = names.every(name => shown[name].every(Number.isNaN))
+title.text = `${places[point]}, from ${starts[Number(start.value)]}${is_empty ? ': no values here' : ''}`
 """
 MEMBER = {"member1": "first member", "member2": "second member", "member3": "third member"}
 SHORT = {"truth": "truth", "mean": "mean", "spread": "spread", **MEMBER}
@@ -97,12 +98,13 @@ def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, val
     leads = in_hours(lead_times)
     lead = lead_slider(leads, first)
 
-    points = grid.latitude[chosen.plume_rows], signed(grid.longitude[chosen.plume_columns])
+    points = grid.latitude[chosen.plume_rows], rising(grid.longitude[chosen.plume_columns])
+    of_maps = grid.latitude[chosen.rows], rising(grid.longitude[chosen.columns])
     row, column = nearest_known(*points, known)
     point = row * points[1].size + column
-    view = view_of(inside, grid, chosen.rows, chosen.columns)
+    view = view_of(inside, *of_maps)
     place = ColumnDataSource({"x": [view.eastward(points[1][column])], "y": [points[0][row]], "point": [point]}, name="place")
-    maps, shown, library = _maps(values.maps, grid, chosen, first, on_earth, of, base, view)
+    maps, shown, library = _maps(values.maps, of_maps, first, on_earth, of, base, view)
     unit = byte_unit(values.plumes, base)
     first_plume = dict(zip(PLUME, values.plumes[0, row, column], strict=True))
     valid = [time_in_words(time + step) for time in times for step in lead_times]
@@ -131,9 +133,9 @@ def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, val
 
 
 def _maps(
-    maps: dict[str, Field], grid: Grid, chosen: Chosen, first: int, on_earth: bool, of: Subject, base: float, view: View
+    maps: dict[str, Field], points: Points, first: int, on_earth: bool, of: Subject, base: float, view: View
 ) -> tuple[list[Panel], ColumnDataSource, ColumnDataSource]:
-    """Return the panels, the data that they show, and the data of all maps; fields are bytes, by name."""
+    """Return the panels, the data that they show, and the data of all maps; fields are bytes, by name, at points."""
     units, bases = byte_units(maps, base), {name: 0.0 if name == "spread" else base for name in maps}
     images = {name: list(as_bytes(field[:, ::-1], units[name], bases[name])) for name, field in maps.items()}
     library = ColumnDataSource(images, name="library")
@@ -145,7 +147,7 @@ def _maps(
     }
     if "spread" in maps:
         styles["spread"] = replace(styles["spread"], palette=Magma256, top=top_of(maps["spread"]), symbol=of.spread_units)
-    return map_panels(shown, styles, grid, chosen.rows, chosen.columns, coastlines() if on_earth else [], view), shown, library
+    return map_panels(shown, styles, *points, coastlines() if on_earth else [], view), shown, library
 
 
 def _left_out(scores: xr.Dataset, chosen: Chosen, unit: float, of: Subject) -> str:

@@ -20,13 +20,12 @@ from bokeh.models import (
 from bokeh.plotting import figure as Panel
 from numpy.typing import NDArray
 
-from wsdcast.data.grid import Grid
-from wsdcast.report.maps import Lines, View, repeated, signed
+from wsdcast.report.maps import Lines, View, repeated, steps_of
 from wsdcast.report.panels import FONT, hover, panel
 from wsdcast.report.shown_fields import NONE, Field
 
-EASTWARD = "return ((value + 540) % 360 - 180).toFixed(0)"
-"""Code that shows a longitude beyond 180 E as one in [-180, 180)."""
+EASTWARD = "return ((value + 540) % 360 - 180).toFixed({})"
+"""Code that shows a longitude beyond 180 E as one in [-180, 180), with a number of digits."""
 IN_WORDS = "return value == none ? 'none' : (base + value * unit).toFixed(digits) + ' ' + symbol"
 MAP: dict[str, Any] = {"sizing_mode": "scale_width", "height": None, "aspect_ratio": 1.55, "background_fill_color": "#d1d5db"}
 
@@ -61,9 +60,8 @@ class MapStyle:
 def map_panels(
     shown: ColumnDataSource,
     styles: Mapping[str, MapStyle],
-    grid: Grid,
-    rows: NDArray[np.intp],
-    columns: NDArray[np.intp],
+    latitude: NDArray[np.float64],
+    longitude: NDArray[np.float64],
     lines: Lines,
     view: View,
 ) -> list[Panel]:
@@ -73,28 +71,26 @@ def map_panels(
         shown: for each name in ``styles`` one image of bytes (row, column), **from south to north**, because Bokeh reads the values for
             tooltips correctly only in this order. :data:`NONE` is shown in grey.
         styles: how each field is shown, by its name.
-        grid: of which the images show every n-th point.
-        rows, columns: the positions on the grid, from north to south and from west to east as maps show them
-            (:func:`wsdcast.report.maps.columns_of_map`), equally spaced.
+        latitude, longitude: of the points of the images, from north to south and from west to east (:func:`wsdcast.report.maps.rising`),
+            equally spaced.
         lines: coastlines.
         view: the part of the globe that is shown.
     """
-    tooltips = [("latitude, longitude", "$y{0}°, $x{custom}°")] + [(style.label, f"@{name}{{custom}}") for name, style in styles.items()]
+    step_y, step_x = steps_of(latitude, longitude)
+    digits = int(np.clip(np.ceil(-np.log10(min(step_y, step_x))), 0, 2))
+    position = f"$y{{0.{'0' * digits}}}°" if digits else "$y{0}°"
+    tooltips = [("latitude, longitude", f"{position}, $x{{custom}}°")] + [
+        (style.label, f"@{name}{{custom}}") for name, style in styles.items()
+    ]
     formatters = {
         f"@{name}": CustomJSHover(
             args={"base": style.base, "unit": style.unit, "digits": style.digits, "symbol": style.symbol, "none": NONE},
             code=IN_WORDS,
         )
         for name, style in styles.items()
-    } | {"$x": CustomJSHover(code=EASTWARD)}
-    longitude = signed(grid.longitude)
-    step_x, step_y = ((axis[1] - axis[0]) if axis.size > 1 else 360 for axis in (longitude[columns], -grid.latitude[rows]))
-    box = {
-        "y": grid.latitude[rows[-1]] - step_y / 2,
-        "dw": step_x * columns.size,
-        "dh": step_y * rows.size,
-    }
-    first = longitude[columns[0]] - step_x / 2
+    } | {"$x": CustomJSHover(code=EASTWARD.format(digits))}
+    box = {"y": latitude[-1] - step_y / 2, "dw": step_x * longitude.size, "dh": step_y * latitude.size}
+    first = longitude[0] - step_x / 2
     at = [x for x in (first - 360, first, first + 360) if x < view.east and x + box["dw"] > view.west]
     x_range, y_range = Range1d(view.west, view.east, bounds="auto"), Range1d(view.south, view.north, bounds="auto")
     x_ticks, y_ticks = view.ticks

@@ -14,7 +14,7 @@ from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
-from wsdcast.data.grid import Grid
+from wsdcast.data.grid import Grid, circles_the_globe
 from wsdcast.report.style import LOOK, WIDTH
 from wsdcast.report.subjects import Subject
 
@@ -27,6 +27,9 @@ WIDEST = 240.0
 
 Lines = Sequence[NDArray[np.floating]]
 """Polylines of (longitude, latitude), each (point, 2), degrees, longitudes from -180 to 180."""
+
+Points = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Latitudes (row,) and longitudes (column,) of the points of a map, degrees."""
 
 
 def signed(longitude: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -43,8 +46,8 @@ class View(NamedTuple):
     north: float
 
     def eastward(self, longitude: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return longitudes in [-180, 180) as they are on the map, from its west on."""
-        return longitude + 360 * (longitude < self.west)
+        """Return longitudes in [-180, 540) as they are on the map, from its west on."""
+        return longitude + 360 * (longitude < self.west) - 360 * (longitude >= self.west + 360)
 
     @property
     def ticks(self) -> tuple[dict[int, str], dict[int, str]]:
@@ -60,34 +63,43 @@ class View(NamedTuple):
         return labels[0], labels[1]
 
 
-def view_of(known: NDArray[np.bool_], grid: Grid, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> View:
-    """Return the region in which a map has values; the globe with Greenwich in the middle if it is large or there are none.
+def view_of(known: NDArray[np.bool_], latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> View:
+    """Return the region in which a map has values, or all of its points if none has; if that is large, the globe around Greenwich.
 
     Args:
         known: which points of the map have values, (row, column).
-        grid: of which the map shows some points.
-        rows, columns: their positions, from north to south and from west to east (:func:`columns_of_map`), equally spaced.
+        latitude, longitude: of these points, from north to south and from west to east (:func:`rising`), equally spaced.
     """
-    west = signed(grid.longitude).min() - 180 / grid.longitude.size
-    globe = View(west, west + 360, -90.0, 90.0)
-    if not known.any() or min(known.shape) < 2:
-        return globe
-    latitude, longitude = grid.latitude[rows], signed(grid.longitude[columns])
-    step_y, step_x = latitude[0] - latitude[1], longitude[1] - longitude[0]
+    known = known | (not known.any())
+    step_y, step_x = steps_of(latitude, longitude)
     north, south = latitude[known.any(axis=1)][[0, -1]]
     inside = longitude[known.any(axis=0)]
     gaps = np.diff(inside, append=inside[0] + 360)  # the region begins after the widest one
     length, begin = 360 - gaps.max(), inside[(gaps.argmax() + 1) % gaps.size]
     width = max(length + step_x, 2 * (north - south + step_y))
     if width > WIDEST:
-        return globe
+        west = signed(longitude).min() - step_x / 2
+        return View(west, west + 360, -90.0, 90.0)
     west, south = begin + (length - width) / 2, np.clip((south + north - width / 2) / 2, -90, 90 - width / 2)
     return View(float(west), float(west + width), float(south), float(south + width / 2))
 
 
-def columns_of_map(grid: Grid) -> NDArray[np.intp]:
-    """Return the columns of a grid from west to east as maps show them, with Greenwich in the middle, (longitude,)."""
-    return np.argsort(signed(grid.longitude))
+def steps_of(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the steps between the rows and between the columns of a map, in degrees. A single row or column has the other's step."""
+    steps = {axis: abs(each[-1] - each[0]) / (each.size - 1) for axis, each in enumerate((latitude, longitude)) if each.size > 1}
+    only = min(steps.values(), default=1.0)
+    return float(steps.get(0, only)), float(steps.get(1, only))
+
+
+def columns_of_map(longitude: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the columns from west to east as maps show them, (longitude,). On the globe, Greenwich is in the middle."""
+    return np.argsort(signed(longitude)) if circles_the_globe(longitude) else np.arange(longitude.size)
+
+
+def rising(longitude: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return longitudes from west to east as degrees that rise without a jump, from one in [-180, 180) on."""
+    degrees = signed(longitude)
+    return degrees + 360 * (degrees < degrees[0])
 
 
 def repeated(lines: Lines, west: float) -> list[NDArray[np.floating]]:
@@ -107,7 +119,7 @@ def draw_map(
     lines: Lines = (),
 ) -> AxesImage:
     """Draw a field (latitude, longitude) with north at the top and Greenwich in the middle, each cell at its position."""
-    south, columns = (grid.latitude[0] - grid.latitude[-1]) / (grid.latitude.size - 1) / 2, columns_of_map(grid)
+    south, columns = (grid.latitude[0] - grid.latitude[-1]) / (grid.latitude.size - 1) / 2, columns_of_map(grid.longitude)
     west = signed(grid.longitude).min() - 180 / grid.longitude.size
     # Half of a pole row lies beyond the pole. The limits of the axis cut it off.
     extent = (west, west + 360, grid.latitude[-1] - south, grid.latitude[0] + south)

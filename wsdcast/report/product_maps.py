@@ -13,12 +13,12 @@ from bokeh.models import ColumnDataSource, CustomJS, Select, Span, TextInput, UI
 from bokeh.palettes import Magma256, Viridis256, YlOrRd9, interp_palette
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.foreign_forecasts import StoredForecast
+from wsdcast.data.sources.foreign_forecasts import Members
 from wsdcast.data.sources.units import SPEEDS
 from wsdcast.data.store.forecasts import QUANTILES
-from wsdcast.report.chosen_place import MEDIAN, choose_on, nearest_known, plume_panel
+from wsdcast.report.chosen_place import MEDIAN, PLACE, choose_on, nearest_known, plume_panel, region_of
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
-from wsdcast.report.maps import Lines, signed, view_of
+from wsdcast.report.maps import Lines, Points, rising, signed, view_of
 from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, time_in_words
 from wsdcast.report.plume import place as place_in_words
 from wsdcast.report.shown_fields import NONE, PLUME, Field, as_bytes, base_of, byte_unit
@@ -26,6 +26,8 @@ from wsdcast.report.shown_products import SMALLEST_UNIT, UNPACK, Products, packe
 from wsdcast.verification.thresholds import BEAUFORT
 
 PROBABILITY = interp_palette(["#ffffff", *YlOrRd9[::-1]], 256)
+WRAP = ":host { max-width: 100%; } label { white-space: normal; overflow-wrap: anywhere; }"
+"""CSS of a control whose title may be long."""
 MEDIAN_AT = QUANTILES.index(0.5)
 SHOW_MAPS = f"""{UNPACK}
 const ahead = lead.categories.indexOf(lead.value), above = threshold ? Number(threshold.value) : 0
@@ -50,7 +52,8 @@ const rounded = degrees => Number(degrees.toFixed(4))
 const latitude = place.data.y[0], longitude = (place.data.x[0] + 540) % 360 - 180
 at.value = `${{rounded(latitude)}}, ${{rounded(longitude)}}`
 const words = (degrees, plus, minus) => `${{rounded(Math.abs(degrees))}}°${{degrees < 0 ? minus : plus}}`
-title.text = `${{words(latitude, 'N', 'S')}} ${{words(longitude, 'E', 'W')}}`
+const is_empty = names.every(name => shown[name].every(Number.isNaN))
+title.text = `${{words(latitude, 'N', 'S')}} ${{words(longitude, 'E', 'W')}}${{is_empty ? ': the forecast has no values here' : ''}}`
 """
 
 
@@ -75,7 +78,7 @@ class ProductMaps:
 
 def product_maps(
     products: Products,
-    forecast: StoredForecast,
+    forecast: Members,
     row: int,
     initial: tuple[Field, Grid] | None,
     lines: Lines,
@@ -86,12 +89,13 @@ def product_maps(
         initial: the channels of the forecast at the initial time (channel, latitude, longitude), and their grid. A subject whose channels
             are NaN everywhere has no map of it. Points at which the forecast has no values are not shown.
     """
-    start, leads, grid = forecast.times[row], forecast.leads, forecast.grid
+    start, leads = forecast.times[row], forecast.leads
+    points = forecast.latitude[products.rows], rising(forecast.longitude[products.columns])
     of, at_initial = products.subject, None
     known = np.any(np.isfinite(products.spread), axis=0)
     if initial is not None:
         state = of.of(initial[0], forecast.variables)
-        state = np.where(known, _at_points(state, initial[1], grid, products), np.nan)
+        state = np.where(known, _at_points(state, initial[1], points), np.nan)
         if np.isfinite(state).any():
             at_initial = state
             products = products if of.is_wind else replace(products, base=min(products.base, base_of(at_initial)))
@@ -119,16 +123,16 @@ def product_maps(
         styles["initial"] = replace(
             styles["median"], title=f"initial analysis, {time_in_words(start)}", label="initial analysis", unit=initial_unit
         )
-    view = view_of(known, grid, products.rows, products.columns)
-    maps = map_panels(shown, styles, grid, products.rows, products.columns, lines, view)
+    view = view_of(known, *points)
+    maps = map_panels(shown, styles, *points, lines, view)
 
-    latitude, longitude = grid.latitude[products.rows[::-1]], signed(grid.longitude[products.columns])
-    at_row, at_column = nearest_known(latitude, longitude, known[::-1])
+    latitude, longitude, region = points[0][::-1], points[1], region_of(forecast)
+    at_row, at_column = nearest_known(latitude, longitude, known[::-1], region.middle if region else PLACE)
     north, east, point = latitude[at_row], longitude[at_column], at_row * longitude.size + at_column
     place = ColumnDataSource({"x": [view.eastward(east)], "y": [north], "point": [point]}, name="place")
-    here = f"{north:.6g}, {east:.6g}"
-    typed = TextInput(title="Place: latitude, longitude", value=here, styles=WIDGET, name="at")
-    choose_on(maps, place, latitude, view.eastward(longitude), typed)
+    here = f"{north:.6g}, {float(signed(east)):.6g}"
+    typed = TextInput(title="Place: latitude, longitude", value=here, styles=WIDGET, stylesheets=[WRAP], name="at")
+    choose_on(maps, place, latitude, view.eastward(longitude), typed, region)
     values = images[-len(QUANTILES) :, :, at_row, at_column]
     at_place = np.where(values == NONE, np.nan, products.base + values * unit)
     series = ColumnDataSource(dict(zip(PLUME[1:], at_place, strict=True)) | {"x": days, "lead": words}, name="plume")
@@ -174,6 +178,6 @@ def _threshold_in_words(threshold: float) -> str:
     return f"{threshold:.4g} m/s{beaufort}{in_knots}"
 
 
-def _at_points(field: Field, own: Grid, grid: Grid, products: Products) -> Field:
-    """Return a field (latitude, longitude) on a grid of its own at the shown points of ``grid``: its value at the nearest point."""
-    return np.asarray(field[np.ix_(*own.nearest(grid.latitude[products.rows], grid.longitude[products.columns]))])
+def _at_points(field: Field, own: Grid, points: Points) -> Field:
+    """Return a field (latitude, longitude) on a grid of its own at the points of the maps: its value at the nearest point."""
+    return np.asarray(field[np.ix_(*own.nearest(*points))])

@@ -71,7 +71,7 @@ def choose(starts: int, leads: int, grid: Grid, subjects: int) -> Chosen:
     points, as many as fit.
     """
     share = min(subjects, MOST_SHARES) / subjects
-    rows, columns = on_map(int(np.ceil(np.sqrt(grid.latitude.size * grid.longitude.size / MAP_POINTS))), grid)
+    rows, columns = on_map(int(np.ceil(np.sqrt(grid.latitude.size * grid.longitude.size / MAP_POINTS))), grid.shape, grid.longitude)
     pairs = max(1, int(share * MAP_BYTES) // ((3 + MEMBERS) * (rows.size * columns.size + MAP_OVERHEAD)))
     kept_starts, kept_leads = starts, leads
     while kept_starts * kept_leads > pairs:
@@ -85,19 +85,19 @@ def choose(starts: int, leads: int, grid: Grid, subjects: int) -> Chosen:
     stride = 1
     while np.prod([axis.size for axis in every(stride, grid.shape)]) > points:
         stride += 1
-    return Chosen(chosen_starts, chosen_leads, rows, columns, *on_map(stride, grid))
+    return Chosen(chosen_starts, chosen_leads, rows, columns, *on_map(stride, grid.shape, grid.longitude))
 
 
 def every(stride: int, shape: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return every ``stride``-th row and column of a global grid of this shape. The rows are about equally far from both poles."""
+    """Return every ``stride``-th row and column of a grid of this shape. The first and the last row are about equally far from its ends."""
     rows, columns = shape
     return np.arange((rows - 1) % stride // 2, rows, stride), np.arange(0, columns, stride)
 
 
-def on_map(stride: int, grid: Grid) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return every ``stride``-th row and column of a grid, the columns from west to east as maps show them."""
-    rows, columns = every(stride, grid.shape)
-    return rows, columns_of_map(grid)[columns]
+def on_map(stride: int, shape: tuple[int, int], longitude: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return every ``stride``-th row and column of a grid with these longitudes, the columns from west to east as maps show them."""
+    rows, columns = every(stride, shape)
+    return rows, columns_of_map(longitude)[columns]
 
 
 def read_shown(fields: Fields, chosen: Chosen, subjects: Sequence[Subject], names: Sequence[str]) -> list[Shown]:

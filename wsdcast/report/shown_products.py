@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.sources.foreign_forecasts import StoredForecast
+from wsdcast.data.sources.foreign_forecasts import Members
+from wsdcast.data.sources.space import ROUNDING
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, QUANTILES
 from wsdcast.report.shown_fields import MOST_SHARES, Field, as_bytes, base_of, byte_unit, every, on_map
 from wsdcast.report.subjects import WIND, Subject, subjects_of
@@ -40,7 +41,7 @@ class Products:
         quantiles: (quantile, lead, row, column), in the units of the subject, with the shares :data:`QUANTILES`.
         spread: standard deviation, (lead, row, column), in the same units.
         members: number of members that remain at each lead time, (lead,). With fewer than two, the fields are NaN.
-        rows, columns: positions of the points on the grid, from west to east as maps show them.
+        rows, columns: positions of the points on the grid of the forecast, from west to east as maps show them.
         base: value of the byte 0 of the quantiles; 0 for wind speeds.
     """
 
@@ -107,28 +108,33 @@ if (!library.unpacked) {
 """Code that undoes :func:`packed` at its first use. ``fields`` and ``quantiles`` are their numbers, ``size`` that of the points."""
 
 
-def read_products(forecast: StoredForecast, row: int, thresholds: Sequence[float]) -> list[Products]:
+def read_products(forecast: Members, row: int, thresholds: Sequence[float]) -> list[Products]:
     """Return the products of one initial time of each subject, wind speeds first, at as many points as fit in the page.
 
     A member counts at the lead times at which it has values at all points at which any member has some. The thresholds are
-    speeds of the 10 m wind, m s-1.
+    speeds of the 10 m wind, m s-1. The forecast covers the globe, or a region in which longitudes rise without a jump.
 
     Raises:
-        UserError: if the forecast has a single member or two of them remain at no lead time, it cannot be read, or memory cannot hold what
-            is read at once.
+        UserError: if the forecast has a single member or two of them remain at no lead time, its points are not equally spaced, it cannot
+            be read, or memory cannot hold what is read at once.
     """
     if forecast.members < 2:
         raise UserError(f"{forecast.name}: has one member; probabilities and quantiles need two or more")
+    for name, axis in (("latitudes", forecast.latitude), ("longitudes", forecast.longitude)):
+        steps = np.abs(np.diff(axis))
+        if np.ptp(steps) > 0.1 * steps.mean() + 2 * ROUNDING if steps.size else False:
+            raise UserError(f"{forecast.name}: its {name} are not equally spaced, and a map needs that")
     leads, names = forecast.leads.size, forecast.variables
     limits = {subject: tuple(thresholds) if subject == WIND else () for subject in subjects_of(names)}
     largest = LIBRARY_BYTES * min(len(limits), MOST_SHARES) / len(limits)
     at_once = min(leads, LEADS_PER_CHUNK)
-    points = forecast.members * at_once * forecast.grid.latitude.size * forecast.grid.longitude.size
+    grid = forecast.latitude.size, forecast.longitude.size
+    points = forecast.members * at_once * grid[0] * grid[1]
     require_memory((4 * len(names) + COPIES) * points, f"the page of {forecast.name}")
     stride, most = 1, 1 + len(QUANTILES) + max(map(len, limits.values()))
-    while most * leads * np.prod([axis.size for axis in every(stride, forecast.grid.shape)]) > LARGEST_RATIO * largest:
+    while most * leads * np.prod([axis.size for axis in every(stride, grid)]) > LARGEST_RATIO * largest:
         stride += 1
-    rows, columns = on_map(stride, forecast.grid)
+    rows, columns = on_map(stride, grid, forecast.longitude)
     shape = leads, rows.size, columns.size
     products = {of: np.full((len(above) + 1 + len(QUANTILES), *shape), np.nan, dtype=np.float32) for of, above in limits.items()}
     members = np.zeros(leads, dtype=np.intp)

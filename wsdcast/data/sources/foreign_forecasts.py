@@ -60,6 +60,16 @@ class Members:
         return self.channels["prediction_timedelta"].values
 
     @property
+    def latitude(self) -> NDArray[np.float64]:
+        """Degrees north, (latitude,), falling."""
+        return self.channels["latitude"].values
+
+    @property
+    def longitude(self) -> NDArray[np.float64]:
+        """Degrees east, (longitude,), rising."""
+        return self.channels["longitude"].values
+
+    @property
     def members(self) -> int:
         """Number of members of each ensemble; 1 for a forecast without members."""
         return self.channels.sizes["number"]
@@ -68,6 +78,21 @@ class Members:
     def variables(self) -> tuple[str, ...]:
         """Names of the channels, in order."""
         return tuple(map(str, self.channels.data_vars))
+
+    @property
+    def is_global(self) -> bool:
+        """Whether the points are a grid of the whole globe."""
+        try:
+            Grid(self.latitude, self.longitude)
+        except UserError:
+            return False
+        return True
+
+    @property
+    def extent(self) -> str:
+        """The size and the bounds of the grid in words."""
+        ends = [f"{axis[0]:g} to {axis[-1]:g}" for axis in (self.latitude, self.longitude)]
+        return f"{self.longitude.size}x{self.latitude.size}, latitude {ends[0]}, longitude {ends[1]}"
 
     def read(self, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
         """Read some lead times of the initial time with the index ``start``: (member, lead, channel, latitude, longitude).

@@ -12,13 +12,14 @@ import numpy as np
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.conventions import channels_in, to_conventions
-from wsdcast.data.sources.foreign_forecasts import ORIGIN, StoredForecast, addresses_of, open_forecast, readable_channels
+from wsdcast.data.sources.foreign_forecasts import ORIGIN, Members, addresses_of, readable_channels
 from wsdcast.data.sources.opening import addresses, is_remote, open_dataset
 from wsdcast.data.store.forecasts import row_of, store_of
 from wsdcast.data.variables import DEFAULT
+from wsdcast.output.fields import open_fields
 from wsdcast.output.products import in_order, require_no_wind
 from wsdcast.report.coastlines import coastlines_of
-from wsdcast.report.forecast_page import write_forecast_page
+from wsdcast.report.forecast_page import grid_in_words, write_forecast_page
 from wsdcast.report.panels import time_in_words
 from wsdcast.report.shown_fields import Field
 from wsdcast.runs.artefact import Summary, complete
@@ -53,8 +54,8 @@ def forecast_page(
             default: where Beaufort 6, 8 and 10 begin.
 
     Raises:
-        UserError: if the forecast or the initial analysis cannot be read or lack the initial time, the forecast has no members, a
-            threshold is no number of 0 or more or given without 10 m wind, or ``out`` is what is read.
+        UserError: if the forecast or the initial analysis cannot be read or lack the initial time, the forecast has no members or its
+            points are not equally spaced, a threshold is no number of 0 or more or given without 10 m wind, or ``out`` is what is read.
     """
     limits = THRESHOLDS if thresholds is None else in_order("thresholds", thresholds)
     address = store_of(forecast)
@@ -64,7 +65,7 @@ def forecast_page(
     if path.is_dir():
         raise UserError(f"--out {path}: is a directory")
     variables, refused = readable_channels(address)
-    store = open_forecast(address, variables=variables)
+    store = open_fields(address, variables=variables)
     if not set(DEFAULT) <= set(store.variables):
         require_no_wind(store.name, {"thresholds": thresholds})
     beside = [directory / name for name in (MODEL_CARD, INITIAL_STATES, ANALYSIS)] if directory else []
@@ -84,7 +85,7 @@ def forecast_page(
     summary.facts = {
         "initial time": time_in_words(store.times[row]),
         "members": store.members,
-        "grid": store.grid.name,
+        "grid": grid_in_words(store),
         "rounding": rounding,
     }
     if refused:
@@ -119,7 +120,7 @@ def _facts(recipe: Mapping[str, Any], attributes: Mapping[str, Any], origin: Map
 
 
 def _initial(
-    store: StoredForecast, row: int, directory: Path | None, given: str | Path | None
+    store: Members, row: int, directory: Path | None, given: str | Path | None
 ) -> tuple[Field | None, Grid | None, dict[str, Any]]:
     """The channels of a forecast at an initial time, (channel, latitude, longitude), their grid, and the attributes of their file.
 
