@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,11 +101,19 @@ def read_cells(path: Path) -> pd.DataFrame:
     return table.rename(columns=lambda name: stem if (stem := re.sub(r"\.\d+$", "", name)) in names else name)
 
 
-def interpolation(latitude: NDArray[np.float64], longitude: NDArray[np.float64], places: Places, name: str) -> Interpolation:
+def in_words(names: Sequence[str]) -> str:
+    """Return names of places as text, the first three of many."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
+
+
+def interpolation(
+    latitude: NDArray[np.float64], longitude: NDArray[np.float64], places: Places, name: str, option: str = "--at"
+) -> Interpolation:
     """Return the bilinear interpolation from a grid to places.
 
     On a grid round the whole circle the last and the first column are neighbours. Between its last row and a pole that is no more than a
-    row away, the wind is that of this row. Latitudes fall and longitudes rise. ``name`` is that of the forecasts, for the message.
+    row away, the wind is that of this row. Latitudes fall and longitudes rise. The message names the forecasts (``name``) and the
+    ``option`` that gives the places.
 
     Raises:
         UserError: if a place lies outside the grid.
@@ -124,7 +132,7 @@ def interpolation(latitude: NDArray[np.float64], longitude: NDArray[np.float64],
     if outside.any():
         first = int(np.argmax(outside))
         raise UserError(
-            f"--at: {places.name[first]} ({places.latitude[first]:g},{places.longitude[first]:g}) lies outside {name}, which covers "
+            f"{option}: {places.name[first]} ({places.latitude[first]:g},{places.longitude[first]:g}) lies outside {name}, which covers "
             f"latitudes {latitude[-1]:g} to {latitude[0]:g} and longitudes {longitude[0]:g} to {longitude[-1]:g}"
         )
     rows, of_rows = _neighbours(-latitude, -places.latitude)

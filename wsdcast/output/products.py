@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from wsdcast.data.sources.foreign_forecasts import addresses_of
@@ -25,7 +26,7 @@ from wsdcast.output.blocks import LEAD, attributes_of, blocks_of, coordinates_of
 from wsdcast.output.convert import facts_of, open_all, origin_of, space_of
 from wsdcast.output.ensemble import CALM, Choice, Field
 from wsdcast.output.fields import Box, Fields
-from wsdcast.output.places import INTERPOLATION, OF_ANY, Interpolation, Places, interpolation, read_places
+from wsdcast.output.places import INTERPOLATION, OF_ANY, Interpolation, Places, in_words, interpolation, read_places
 from wsdcast.output.plumes import plume_paths, write_plumes
 from wsdcast.output.writing import Blocks, Contents, require_new, targets, write
 from wsdcast.runs.artefact import Summary, complete, partial_of
@@ -225,8 +226,17 @@ def _at_places(fields: Fields, choice: Choice, climatology: str | None, paths: l
             shutil.rmtree(unfinished, ignore_errors=True)
     summary.written = {str(out): f"{_contents(choice)} at {len(places.name)} places"}
     summary.written |= {str(path): "plume" for path in pictures}
+    if lacking := _lacking(table, places):
+        summary.facts["no values"] = f"at {in_words(lacking)}: next to a point without any"
     summary.facts["interpolation"] = INTERPOLATION if fields.variables == DEFAULT else OF_ANY
     _note_left_out(fields, counts, summary)
+
+
+def _lacking(table: pd.DataFrame, places: Places) -> list[str]:
+    """Return the places without any value, and those without any of some variable, with its name."""
+    has_values = table["value"].notna().groupby([table["name"], table["variable"]]).any().unstack().loc[list(places.name)]
+    without = {name: list(row.index[~row]) for name, row in has_values.iterrows()}
+    return [name if len(of) == has_values.columns.size else f"{name} ({', '.join(of)})" for name, of in without.items() if of]
 
 
 def _contents(choice: Choice) -> str:

@@ -17,7 +17,7 @@ from wsdcast.output.blocks import LEAD
 from wsdcast.output.convert import facts_of
 from wsdcast.output.fields import Fields, open_fields
 from wsdcast.output.observations import Observations, read_observations
-from wsdcast.output.places import INTERPOLATION, interpolation
+from wsdcast.output.places import INTERPOLATION, Interpolation, in_words, interpolation
 from wsdcast.runs.artefact import Summary, complete, complete_netcdf
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_input
@@ -60,7 +60,8 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
     if not np.isin(fields.times[:, None] + fields.leads, observed.times).any():
         ends = " to ".join(time_text(moment) for moment in observed.times[[0, -1]])
         raise UserError(f"--stations {stations}: no observation at a valid time of {fields.name}; they are from {ends}, UTC")
-    sums = _sums(fields, observed)
+    to_stations = interpolation(fields.latitude, fields.longitude, observed.stations, fields.name, f"--stations {stations}")
+    sums = _sums(fields, observed, to_stations)
     pairs = int(sums["pairs"].sum())
     if not pairs:
         members = "its member" if fields.members == 1 else "two members"
@@ -73,6 +74,8 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
         table = scores.drop_dims(["threshold", "probability"]).to_dataframe().reset_index()
         table.insert(2, "lead_hours", (table.pop(LEAD) / np.timedelta64(1, "h")).astype(int))
         table[table["pairs"] > 0].to_csv(partial, index=False, float_format="%.6g")
+    of_each = sums["pairs"].sum(["variable", LEAD])
+    without = [str(name) for name in of_each["station"].values[of_each.values == 0]]
     summary = Summary("score stations", scores=_rows(scores))
     summary.written = {
         str(targets[0]): "scores by station, lead time and variable, with reliability",
@@ -80,18 +83,18 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
     }
     summary.facts = facts_of(fields) | {
         "stations": f"{len(observed.stations.name)}, {pairs} pairs of a forecast and an observation"
-        + (f"; {observed.missing} rows without a value are left out" if observed.missing else ""),
+        + (f"; {observed.missing} rows without a value are left out" if observed.missing else "")
+        + (f"; none at {in_words(without)}" if without else ""),
         "interpolation": INTERPOLATION,
         "representativeness": _representativeness(fields),
     }
     return summary
 
 
-def _sums(fields: Fields, observed: Observations) -> xr.Dataset:
+def _sums(fields: Fields, observed: Observations, to_stations: Interpolation) -> xr.Dataset:
     """Return sums over initial times, by variable, station and lead time, of the statistics of all pairs, and their number."""
     stations, leads = len(observed.stations.name), fields.leads.size
     names = tuple(observed.values)
-    to_stations = interpolation(fields.latitude, fields.longitude, observed.stations, fields.name)
     total = {name: np.zeros((len(names), stations, leads)) for name in ("pairs", *POINT_STATISTICS)}
     reliability = np.zeros((stations, leads, len(THRESHOLDS), PROBABILITIES.size, 2))
     for row in track(range(fields.times.size), "scoring", fields.times.size):
