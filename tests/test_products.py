@@ -224,10 +224,12 @@ def test_few_lead_times_are_in_memory(forecast, tmp_path, monkeypatch):
 
 def test_files_have_names_if_none_are_given(forecast, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert list(wsdcast.products(forecast).written) == ["products-2020-02-01T00.nc", "products-2020-02-02T00.nc"]
-    summary = wsdcast.products(forecast, to="zarr")
+    summary = wsdcast.products(forecast)
+    assert list(summary.written) == ["products-2020-02-01T00.nc", "products-2020-02-02T00.nc"]
+    assert summary.facts["thresholds"] == "10.8 m/s (Beaufort 6), 17.2 m/s (Beaufort 8), 24.5 m/s (Beaufort 10)"
+    summary = wsdcast.products(forecast, to="zarr", thresholds=["25kn", 8])
     assert list(summary.written) == ["products.zarr"]
-    assert summary.facts["thresholds"] == "10.8, 17.2, 24.5 m/s, where Beaufort 6, 8 and 10 begin (WMO-No. 306)"
+    assert summary.facts["thresholds"] == "8 m/s (Beaufort 5), 12.86 m/s (25 kn)"
 
 
 def test_thresholds_may_have_a_unit_of_speed_or_an_exponent():

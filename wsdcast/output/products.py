@@ -34,6 +34,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import address_given
 from wsdcast.runs.progress import track
 from wsdcast.verification.thresholds import THRESHOLDS
+from wsdcast.verification.thresholds import in_words as threshold_in_words
 from wsdcast.verification.truth import Truth
 
 CLIMATE_QUANTILES = (0.95, 0.99)
@@ -116,9 +117,7 @@ def products(
         _at_places(fields, choice, source, paths, places, summary)
     if not choice.has_wind:
         return summary
-    summary.facts["thresholds"] = f"{', '.join(f'{threshold:.4g}' for threshold in choice.thresholds)} m/s"
-    if tuple(choice.thresholds) == THRESHOLDS:
-        summary.facts["thresholds"] += ", where Beaufort 6, 8 and 10 begin (WMO-No. 306)"
+    summary.facts["thresholds"] = ", ".join(map(threshold_in_words, choice.thresholds))
     summary.facts["direction"] = f"the sector of eight with most members, and that of the mean wind; calm below {CALM} m/s"
     return summary
 

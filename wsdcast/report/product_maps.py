@@ -14,7 +14,6 @@ from bokeh.palettes import Magma256, Viridis256, YlOrRd9, interp_palette
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import Members
-from wsdcast.data.sources.units import SPEEDS
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.report.chosen_place import MEDIAN, PLACE, choose_on, nearest_known, plume_panel, region_of
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
@@ -23,7 +22,7 @@ from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slid
 from wsdcast.report.plume import place as place_in_words
 from wsdcast.report.shown_fields import NONE, PLUME, Field, as_bytes, base_of, byte_unit
 from wsdcast.report.shown_products import SMALLEST_UNIT, UNPACK, Products, packed
-from wsdcast.verification.thresholds import BEAUFORT
+from wsdcast.verification.thresholds import in_words
 
 PROBABILITY = interp_palette(["#ffffff", *YlOrRd9[::-1]], 256)
 WRAP = ":host { max-width: 100%; } label { white-space: normal; overflow-wrap: anywhere; }"
@@ -109,9 +108,9 @@ def product_maps(
     threshold, titles = None, ["median of the members"]
     shown_at_first = {"median": images[MEDIAN_AT - len(QUANTILES)], "spread": images[len(products.thresholds)]}
     if products.thresholds:
-        options = [(str(number), _threshold_in_words(limit)) for number, limit in enumerate(products.thresholds)]
+        options = [(str(number), in_words(limit)) for number, limit in enumerate(products.thresholds)]
         threshold = Select(title="Threshold", options=options, value="0", width=200, styles=WIDGET, name="threshold")
-        titles = [f"probability above {_threshold_in_words(limit)}" for limit in products.thresholds]
+        titles = [f"probability above {in_words(limit)}" for limit in products.thresholds]
         shown_at_first = {"probability": images[0]} | shown_at_first
     shown = ColumnDataSource({name: [image[first]] for name, image in shown_at_first.items()}, name="maps")
     styles = _styles(products, titles[0])
@@ -168,14 +167,6 @@ def _styles(products: Products, title: str) -> dict[str, MapStyle]:
     if products.thresholds:
         styles = {"probability": MapStyle(title, "probability", PROBABILITY, units["probabilities"], 100.0, "%", 0, INK)} | styles
     return styles
-
-
-def _threshold_in_words(threshold: float) -> str:
-    """Return a threshold as text, with its number on the Beaufort scale if one begins there, or in knots if that is a whole number."""
-    knots = threshold / SPEEDS["kn"]
-    beaufort = f" (Beaufort {BEAUFORT.index(threshold) + 1})" if threshold in BEAUFORT else ""
-    in_knots = f" ({round(knots)} kn)" if threshold > 0 and abs(knots - round(knots)) < 1e-9 else ""
-    return f"{threshold:.4g} m/s{beaufort}{in_knots}"
 
 
 def _at_points(field: Field, own: Grid, points: Points) -> Field:
