@@ -20,12 +20,16 @@ from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.packings import beyond_packing
 from wsdcast.data.store.shards import regridded
 from wsdcast.data.store.states import PackedStates
-from wsdcast.data.variables import DEFAULT, variable
 from wsdcast.data.variables import attributes as attributes_of
+from wsdcast.data.variables import in_words, short_name, variable
+from wsdcast.report.display_units import display_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.times import times_between
 from wsdcast.weather.forecast.initial_times import LATEST, initial_times, with_past
 from wsdcast.weather.recipe import Recipe
+
+NAMED = 3
+"""Number of channels whose climate is named at most."""
 
 
 def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) -> tuple[Analysis, dict[str, str]]:
@@ -97,16 +101,22 @@ def write_states(path: Path, states: Analysis, attributes: Mapping[str, str]) ->
 
 
 def difference_in_words(states: Analysis) -> str:
-    """Mean and standard deviation of each channel of the initial states, next to those of the model's training split, in words."""
+    """Mean and standard deviation of initial states, next to those of the model's training split, in words and in the units that are shown.
+
+    Of many channels, these are the :data:`NAMED` whose mean is farthest from that of the training split, measured by its std.
+    """
     weights = states.grid.area_weights[:, None]  # of mean 1
     fields = states.states[:].astype(np.float64)
     mean = (fields * weights).mean(axis=(0, 2, 3))
     std = np.sqrt(((fields - mean[:, None, None]) ** 2 * weights).mean(axis=(0, 2, 3)))
     names = (*states.variables, *states.forcing_variables)
-    of_wind = [("u", "m/s", ".2f"), ("v", "m/s", ".2f")]
-    labels = of_wind if names == DEFAULT else [(name, variable(name).units, ".5g") for name in names]
-    each = zip(labels, mean, std, states.mean, states.std, strict=True)
-    return ", ".join(
-        f"{name} {now:{digits}} ± {spread:{digits}} {units} (training {usual:{digits}} ± {usual_spread:{digits}})"
-        for (name, units, digits), now, spread, usual, usual_spread in each
-    )
+    farthest = np.argsort(-np.abs(mean - states.mean) / states.std, kind="stable")[:NAMED]
+    words = []
+    for channel in sorted(farthest):
+        display = display_of(variable(names[channel]).units)
+        now, usual = (display.of(each[channel]) for each in (mean, states.mean))
+        spread, usual_spread = (display.of_differences(each[channel]) for each in (std, states.std))
+        digits = max(0, 1 - int(np.floor(np.log10(usual_spread))))
+        of_training = f"training {usual:.{digits}f} ± {usual_spread:.{digits}f}"
+        words.append(f"{short_name(names[channel])} {now:.{digits}f} ± {spread:.{digits}f} {in_words(display.units)} ({of_training})")
+    return f"{'' if len(names) <= NAMED else f'of {len(names)} channels, farthest from training are '}{', '.join(words)}"
