@@ -14,11 +14,13 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.variables import DEFAULT, SPEED
 from wsdcast.report.coastlines import coastlines
-from wsdcast.report.interactive_maps import interactive_maps
+from wsdcast.report.interactive_maps import Maps, interactive_maps
 from wsdcast.report.maps import columns_of_map
+from wsdcast.report.page import _maps
+from wsdcast.report.panels import Row
 from wsdcast.report.shell import write_plain_page
 from wsdcast.report.shown_fields import NONE, PLUME, as_bytes, byte_unit, byte_units, choose
-from wsdcast.report.subjects import WIND
+from wsdcast.report.subjects import WIND, subjects_of
 from wsdcast.verification.metrics import BOTH
 
 LIMIT = 5_000_000
@@ -232,3 +234,14 @@ def test_maps_of_a_region_show_the_truth_of_that_region_alone():
     assert on.x_range.start < place["x"][0] < on.x_range.end
     (bar,) = (each for each in on.below if hasattr(each, "color_mapper"))
     assert bar.color_mapper.high < 50
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("geopotential@500", "Geopotential at 500 hPa, shown as height (gpm)"), ("2m_temperature", "2 m air temperature")]
+)
+def test_maps_are_named_as_the_selector_and_the_scores_are(name, words):
+    """The selector had a geopotential, and its maps a geopotential height."""
+    (of,) = subjects_of([name])
+    parts = _maps(Maps([], Row([], {}), Row([], {}), ""), of)
+    assert f"<p class=note>{words}. Choose a place" in "".join(part for part in parts if isinstance(part, str))
+    assert words.lower().startswith(of.label)

@@ -105,7 +105,9 @@ def _row(row: Row, content: str) -> list[Part]:
 def _maps(maps: Maps | None, of: Subject) -> list[Part]:
     if maps is None:
         return ["<p class=note>No maps: the fields of this forecast were not kept.</p>"]
-    what = of.value_label[0].upper() + of.value_label[1:]
+    what = of.label[0].upper() + of.label[1:]
+    if of.value_label != of.label:  # scores are of the geopotential
+        what += f", shown as height ({of.units})"
     return [
         "<section><div class=controls>",
         maps.controls,
