@@ -15,7 +15,7 @@ from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.variables import DEFAULT, SPEED
 from wsdcast.report.coastlines import coastlines
 from wsdcast.report.interactive_maps import Maps, interactive_maps
-from wsdcast.report.maps import columns_of_map
+from wsdcast.report.maps import columns_of_map, rising
 from wsdcast.report.page import _maps
 from wsdcast.report.panels import Row
 from wsdcast.report.shell import write_plain_page
@@ -244,4 +244,27 @@ def test_maps_are_named_as_the_selector_and_the_scores_are(name, words):
     (of,) = subjects_of([name])
     parts = _maps(Maps([], Row([], {}), Row([], {}), ""), of)
     assert f"<p class=note>{words}. Choose a place" in "".join(part for part in parts if isinstance(part, str))
-    assert words.lower().startswith(of.label)
+    assert words.lower().startswith(of.label.lower())
+
+
+@pytest.mark.parametrize(("west", "width"), [(350, 50), (170, 50), (0, 360), (20, 340)])
+def test_points_of_a_region_are_chosen_in_its_bounds(west, width):
+    """They were chosen on the globe, so that few were in the region, and coarse."""
+    grid = Grid.regular("360x181")
+    inside = np.zeros(grid.shape, dtype=bool)
+    inside[20:60] = (grid.longitude - west) % 360 < width
+    inside[20, west] = inside[40, (west + 7) % 360] = False  # masked
+    chosen, on_globe = choose(10, 20, grid, 1, inside), choose(10, 20, grid, 1)
+    for rows, columns in ((chosen.rows, chosen.columns), (chosen.plume_rows, chosen.plume_columns)):
+        stride, degrees = np.diff(rows)[0], rising(grid.longitude[columns])
+        assert set(np.diff(rows)) == set(np.diff(degrees)) == {stride}
+        assert rows[0] >= 20
+        assert rows[-1] < 60
+        assert ((grid.longitude[columns] - west) % 360 < width).all()
+        assert rows.size == pytest.approx(40 / stride, abs=1)
+        assert columns.size == pytest.approx(width / stride, abs=1)
+        assert (grid.longitude[columns[0]] == west) or (width == 360 and degrees[0] == -180)
+    assert np.diff(chosen.plume_rows)[0] < np.diff(on_globe.plume_rows)[0]
+    if width == 50:
+        assert chosen.rows.size * chosen.columns.size == 40 * 50
+        assert chosen.plume_rows.size * chosen.plume_columns.size > 0.25 * on_globe.plume_rows.size * on_globe.plume_columns.size

@@ -13,6 +13,7 @@ import xarray as xr
 from bokeh.models import ColumnDataSource, CustomJS, Select, Span, UIElement
 from bokeh.palettes import Magma256, Viridis256
 from bokeh.plotting import figure as Panel
+from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.report.chosen_place import ALONE, BANDS, MEDIAN, choose_on, nearest_known, plume_panel
@@ -69,10 +70,16 @@ class Maps:
 
 
 def interactive_maps(
-    scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool, subjects: Sequence[Subject], names: Sequence[str]
+    scores: xr.Dataset,
+    grid: Grid,
+    fields: Fields,
+    on_earth: bool,
+    subjects: Sequence[Subject],
+    names: Sequence[str],
+    inside: NDArray[np.bool_] | None = None,
 ) -> list[Maps]:
-    """Return the maps and plumes of each subject of the first forecast in ``scores``."""
-    chosen = choose(scores.sizes["time"], scores.sizes["prediction_timedelta"], grid, len(subjects))
+    """Return the maps and plumes of each subject of the first forecast in ``scores``. Its points are ``inside``; default: all."""
+    chosen = choose(scores.sizes["time"], scores.sizes["prediction_timedelta"], grid, len(subjects), inside)
     shown = read_shown(fields, chosen, subjects, names)
     return [_of_subject(scores, grid, on_earth, *each, chosen) for each in zip(subjects, shown, strict=True)]
 
@@ -157,10 +164,10 @@ def _left_out(scores: xr.Dataset, chosen: Chosen, unit: float, of: Subject) -> s
         whole = scores.sizes[dimension]
         if axis.size < whole:
             parts.append(f"{axis.size} of {whole} {name}")
-    if chosen.columns.size > 1 and (stride := chosen.columns[1] - chosen.columns[0]) > 1:
+    stride, spacing = (np.diff(axis, prepend=axis[0] - 1).max() for axis in (chosen.columns, chosen.plume_columns))
+    if stride > 1:
         parts.append(f"one of {stride} by {stride} points of the grid")
     text = f"To keep the page small, the maps show {' and '.join(parts)}. " if parts else ""
-    spacing = chosen.plume_columns[1] - chosen.plume_columns[0] if chosen.plume_columns.size > 1 else 1
     if spacing > 1:
         text += f"Places can be chosen {spacing} points of the grid apart. "
     return f"{text}{'Speeds' if of.is_wind else 'Values'} are rounded to {unit:.2g} {of.units}."

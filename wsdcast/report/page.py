@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.variables import SPEED
@@ -32,6 +33,7 @@ def write_report(
     recipe: str,
     *,
     on_earth: bool,
+    inside: NDArray[np.bool_] | None = None,
 ) -> None:
     """Write the report of the first forecast in ``scores``, compared with the others.
 
@@ -45,11 +47,12 @@ def write_report(
         facts: facts about the forecast for the header, by name.
         recipe: text of the recipe, shown at the end; may be empty.
         on_earth: whether to draw the coastlines of the Earth.
+        inside: points that are scored, (latitude, longitude), between whose bounds maps and plumes are; default: all.
     """
     names = variables_of(scores)
     first = headline(scores)
     subjects = [first, *(each for each in subjects_of(names) if each != first)]
-    maps = [None] * len(subjects) if fields is None else interactive_maps(scores, grid, fields, on_earth, subjects, names)
+    maps = [None] * len(subjects) if fields is None else interactive_maps(scores, grid, fields, on_earth, subjects, names, inside)
     parts: list[Part] = [f"<header><h1>{html.escape(title)}</h1>{facts_list(facts)}</header>"]
     scored = at_scored_leads(scores)
     contents = [_about(scored, of, of_maps) for of, of_maps in zip(subjects, maps, strict=True)]
@@ -62,7 +65,8 @@ def write_report(
 def _about(scores: xr.Dataset, of: Subject, maps: Maps | None) -> list[Part]:
     """Return the part of the page that is about one subject; ``maps`` are None if no fields were kept."""
     ours = html.escape(str(scores["forecast"].values[0]))
-    what = html.escape(of.label.replace(" speed", "")) + (", mean of both components," if of.is_wind else ",")
+    label = of.label.replace(" speed", "")
+    what = html.escape(label[0].upper() + label[1:]) + (", mean of both components," if of.is_wind else ",")
     bounds = interval_of(scores, "crps_fair")
     has_intervals = bounds is not None and np.isfinite(bounds).any()  # with one initial time they are NaN
     intervals = "; bands and brackets hold 95 % of bootstrap samples of the initial times" if has_intervals else ""

@@ -63,15 +63,17 @@ class Shown:
     plumes: Field
 
 
-def choose(starts: int, leads: int, grid: Grid, subjects: int) -> Chosen:
-    """Return the positions that fit in the page.
+def choose(starts: int, leads: int, grid: Grid, subjects: int, inside: NDArray[np.bool_] | None = None) -> Chosen:
+    """Return the positions that fit in the page. All points lie within the bounds of those ``inside`` (latitude, longitude), if given.
 
     A map has a regular subset of at most about :data:`MAP_POINTS` points. If not all maps fit, initial times and lead times are left out
     such that there remain about four times as many lead times as initial times, if there are that many. Plumes are at a regular subset of
     points, as many as fit.
     """
     share = min(subjects, MOST_SHARES) / subjects
-    rows, columns = on_map(int(np.ceil(np.sqrt(grid.latitude.size * grid.longitude.size / MAP_POINTS))), grid.shape, grid.longitude)
+    all_rows, all_columns = _bounds(grid, inside)
+    shape = all_rows.size, all_columns.size
+    rows, columns = every(int(np.ceil(np.sqrt(shape[0] * shape[1] / MAP_POINTS))), shape)
     pairs = max(1, int(share * MAP_BYTES) // ((3 + MEMBERS) * (rows.size * columns.size + MAP_OVERHEAD)))
     kept_starts, kept_leads = starts, leads
     while kept_starts * kept_leads > pairs:
@@ -83,9 +85,23 @@ def choose(starts: int, leads: int, grid: Grid, subjects: int) -> Chosen:
     chosen_starts = evenly_spread(starts, pairs // chosen_leads.size)
     points = int(share * PLUME_BYTES) // (len(PLUME) * chosen_starts.size * chosen_leads.size)
     stride = 1
-    while np.prod([axis.size for axis in every(stride, grid.shape)]) > points:
+    while np.prod([axis.size for axis in every(stride, shape)]) > points:
         stride += 1
-    return Chosen(chosen_starts, chosen_leads, rows, columns, *on_map(stride, grid.shape, grid.longitude))
+    plume_rows, plume_columns = every(stride, shape)
+    of_maps, of_plumes = (all_rows[rows], all_columns[columns]), (all_rows[plume_rows], all_columns[plume_columns])
+    return Chosen(chosen_starts, chosen_leads, *of_maps, *of_plumes)
+
+
+def _bounds(grid: Grid, inside: NDArray[np.bool_] | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows and columns, from west to east as maps show them, between which all points lie that are inside; default: all."""
+    columns = columns_of_map(grid.longitude)
+    if inside is None:
+        return np.arange(grid.latitude.size), columns
+    rows, used, number = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0)), columns.size
+    gaps = np.diff(used, append=used[0] + number)
+    if gaps.max() > 1:  # the region begins after the widest gap
+        columns = (used[(gaps.argmax() + 1) % used.size] + np.arange(number - gaps.max() + 1)) % number
+    return np.arange(rows[0], rows[-1] + 1), columns
 
 
 def every(stride: int, shape: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

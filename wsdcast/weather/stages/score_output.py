@@ -40,7 +40,7 @@ def write_table_and_report(
     fields, grid = fields_of(sources), opened(sources)[1].grid
     with complete(directory / REPORT) as partial:
         title = f"Ensemble forecast{' of 10 m wind' if variables_of(scores) == list(DEFAULT) else ''}: {name}"
-        write_report(partial, scores, grid, fields, title, facts, recipe, on_earth=on_earth)
+        write_report(partial, scores, grid, fields, title, facts, recipe, on_earth=on_earth, inside=sources.inside(grid))
 
 
 def read_scores(path: Path) -> xr.Dataset:
