@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from bokeh.models import ColumnDataSource
 from matplotlib.figure import Figure
 from random_forecast import read_wind
 
@@ -16,6 +17,7 @@ from wsdcast.data.store.forecasts import QUANTILES, STATISTICS, statistics_over_
 from wsdcast.data.store.zarr_store import open_store
 from wsdcast.data.variables import DEFAULT, SPEED
 from wsdcast.report import figures
+from wsdcast.report.chosen_place import plume_panel
 from wsdcast.report.panels import add_line, panel
 from wsdcast.report.plume import nearest, place, plume
 from wsdcast.report.style import FORECASTS, looks
@@ -290,6 +292,17 @@ def test_plumes_of_products_have_valid_times(hours, last):
         labels = [axis.xaxis.get_major_formatter()(day) for day in axis.get_xticks() if 0 <= day <= hours / 24]
         assert (labels[0], labels[-1]) == ("0\n30 Dec\n18:00", last)
         assert axis.get_xlabel() == "lead time (days) and valid time (UTC)"
+
+
+def test_axes_of_what_cannot_be_negative_begin_at_zero():
+    """That of precipitation began at the smallest value, so that a little rain looked like none."""
+    leads, values = np.array([6, 12], dtype="timedelta64[h]").astype("timedelta64[ns]"), np.array([4.0, 5.0])
+    subjects = subjects_of([*DEFAULT, "total_precipitation_6hr", "2m_temperature"])
+    figure = meteogram([np.tile(values, (5, 1))] * 3, subjects, leads, "", START)
+    assert [axis.get_ylim()[0] == 0 for axis in figure.axes] == [True, True, False]
+    lines = {"x": [0.25, 0.5], "lead": ["", ""], **dict.fromkeys(("q10", "q25", "q50", "q75", "q90"), values)}
+    ranges = [plume_panel(ColumnDataSource(lines), of, 0.1, np.array([START])).y_range for of in subjects]
+    assert [each.start == 0 for each in ranges] == [True, True, False]
 
 
 def test_quantiles_of_the_plume_are_symmetric():

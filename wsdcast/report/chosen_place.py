@@ -138,7 +138,7 @@ def plume_panel(
     Args:
         series: lead time in days ``x`` and in words ``lead``, quantiles ``q10``, ``q25``, ``q50``, ``q75``, ``q90``, and ``truth`` if there
             is one.
-        of: what is shown. The vertical axis of a wind speed begins at zero.
+        of: what is shown. The vertical axis of what cannot be negative begins at zero.
         unit: the values are multiples of this.
         times: the initial times.
         start: selector of one of them by its number; without it the first one is shown.
@@ -160,7 +160,7 @@ def plume_panel(
         on.line("x", "truth", source=series, line_color=INK, line_width=2)
         on.scatter("x", "truth", source=series, color=INK, size=5)
         words.insert(1, ("truth", f"@truth{number} {units}"))
-    if of.is_wind:
+    if of.from_zero:
         on.y_range.start = 0
     on.xaxis.ticker = SingleIntervalTicker(interval=step_of(series.data["x"][-1]), num_minor_ticks=0)
     starts = times.astype("datetime64[ms]").astype(np.int64).tolist()

@@ -64,7 +64,7 @@ def plume(
     for axis, values, subject in zip(axes, bands, subjects, strict=True):
         _draw(axis, values, np.full(leads.size, np.nan) if truth is None else truth, leads)
         axis.set(title=subject.value_label, ylabel=f"({subject.units})")
-        if subject.is_wind:
+        if subject.from_zero:
             axis.set_ylim(bottom=0)
     first: datetime = start.astype("datetime64[s]").item()
     axis.set_xlabel(TIME_LABEL)

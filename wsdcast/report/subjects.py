@@ -46,6 +46,11 @@ class Subject(NamedTuple):
         return len(self.channels) == 2
 
     @property
+    def from_zero(self) -> bool:
+        """Whether axes of its values begin at zero: of a wind speed, and of what cannot be negative, such as precipitation."""
+        return self.is_wind or variable(self.channels[0]).non_negative
+
+    @property
     def display(self) -> Display:
         """How its values are shown."""
         return display_of(variable(self.channels[0]).units)
