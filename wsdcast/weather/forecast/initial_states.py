@@ -110,9 +110,9 @@ def difference_in_words(states: Analysis) -> str:
     mean = (fields * weights).mean(axis=(0, 2, 3))
     std = np.sqrt(((fields - mean[:, None, None]) ** 2 * weights).mean(axis=(0, 2, 3)))
     names = (*states.variables, *states.forcing_variables)
-    farthest = np.argsort(-np.abs(mean - states.mean) / states.std, kind="stable")[:NAMED]
+    farthest = np.argsort(-np.abs(mean - states.mean) / states.std)[:NAMED]
     words = []
-    for channel in sorted(farthest):
+    for channel in farthest if len(names) > NAMED else range(len(names)):
         display = display_of(variable(names[channel]).units)
         now, usual = (display.of(each[channel]) for each in (mean, states.mean))
         spread, usual_spread = (display.of_differences(each[channel]) for each in (std, states.std))
