@@ -298,7 +298,7 @@ def test_axes_of_what_cannot_be_negative_begin_at_zero():
     """That of precipitation began at the smallest value, so that a little rain looked like none."""
     leads, values = np.array([6, 12], dtype="timedelta64[h]").astype("timedelta64[ns]"), np.array([4.0, 5.0])
     subjects = subjects_of([*DEFAULT, "total_precipitation_6hr", "2m_temperature"])
-    figure = meteogram([np.tile(values, (5, 1))] * 3, subjects, leads, "", START)
+    figure = plume([np.tile(values, (5, 1))] * 3, subjects, leads, "", START)
     assert [axis.get_ylim()[0] == 0 for axis in figure.axes] == [True, True, False]
     lines = {"x": [0.25, 0.5], "lead": ["", ""], **dict.fromkeys(("q10", "q25", "q50", "q75", "q90"), values)}
     ranges = [plume_panel(ColumnDataSource(lines), of, 0.1, np.array([START])).y_range for of in subjects]
