@@ -15,7 +15,7 @@ from wsdcast.runs.names import TORCHDIFFEQ, GridName, SolverName
 from wsdcast.warmstart import stochastic, times
 from wsdcast.warmstart.dpm import _weights, dpm_solver
 from wsdcast.warmstart.evaluations import ALL_SOLVERS, GRIDS, SOLVERS, Counted, evaluations, grid, solver, steps_for
-from wsdcast.warmstart.solvers import adams_bashforth, euler, midpoint
+from wsdcast.warmstart.solvers import adams_bashforth, euler, midpoint, trajectory
 from wsdcast.weather.recipe import Rollout
 
 MEAN, STD = 0.8, 0.3
@@ -240,14 +240,13 @@ def test_every_name_of_a_solver_or_grid_is_one():
 
 
 @pytest.mark.parametrize("name", [name for name in ALL_SOLVERS if name not in stochastic.SOLVERS])
-def test_watched_states_are_those_of_the_solver(name):
+def test_a_trajectory_has_the_states_of_the_solver(name):
     """The state at each time is what the solver returns if it gets only the times up to that one."""
-    solve = solver(name)
-    grid_, states = times.uniform(6), []
-    last = solve(velocity, noise(), grid_, watch=states.append)
+    solve, grid_ = solver(name), times.uniform(6)
+    states = trajectory(solve, velocity, noise(), grid_)
     assert len(states) == len(grid_)
     assert torch.equal(states[0], noise())
-    assert torch.equal(states[-1], last)
+    assert torch.equal(states[-1], solve(velocity, noise(), grid_))
     for number, state in enumerate(states[1:], start=1):
         torch.testing.assert_close(state, solve(velocity, noise(), grid_[: number + 1]), rtol=1e-12, atol=1e-12)
 

@@ -12,6 +12,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.warmstart import stochastic
 from wsdcast.warmstart import times as grids
 from wsdcast.warmstart.evaluations import Counted, count_noise, evaluations, require_possible, solver, steps_for
+from wsdcast.warmstart.solvers import trajectory
 from wsdcast.warmstart.stochastic import sde1, sde2
 
 MEAN, STD = 0.7, 0.4
@@ -36,9 +37,7 @@ def one_step(data, x, t, u):
     times, velocity = torch.tensor([t, u, 1.0], dtype=torch.float64), lambda state, time: (data - state) / (1 - time)
     results = []
     for draw in (0.0, 1.0):
-        states = []
-        sde1(velocity, torch.tensor([[x, draw]], dtype=torch.float64), times, watch=states.append)
-        results.append(states[1].item())
+        results.append(trajectory(sde1, velocity, torch.tensor([[x, draw]], dtype=torch.float64), times)[1].item())
     # The first noise of two steps is the state itself, the second is that of the first step.
     return results[0], (results[1] - results[0]) ** 2
 
@@ -131,13 +130,13 @@ def test_the_interpolant_of_chen_et_al_has_their_foellmer_diffusion(tau):
 @pytest.mark.parametrize("name", stochastic.SOLVERS)
 def test_a_step_costs_one_evaluation_and_shows_its_state(name):
     for steps in (1, 3, 6):
-        counted, states = Counted(exact), []
+        counted = Counted(exact)
         noise = torch.randn(2, count_noise(name, steps), 3, generator=torch.Generator().manual_seed(0)).double()
-        last = solver(name)(counted, noise, grids.uniform(steps), watch=states.append)
+        states = trajectory(solver(name), counted, noise, grids.uniform(steps))
         assert counted.calls == evaluations(name, steps) == steps_for(name, steps) == steps
         assert len(states) == steps + 1
         assert torch.equal(states[0], noise[:, :1])
-        assert torch.equal(states[-1], last)
+        assert torch.equal(states[-1], solver(name)(exact, noise, grids.uniform(steps)))
 
 
 @pytest.mark.parametrize("path", ["blur-noise", "blur"])

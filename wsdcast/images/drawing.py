@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from math import gcd
 from typing import Literal
@@ -26,7 +26,6 @@ from wsdcast.sampling.samplers import Sampler, generator_sampler, moments_sample
 from wsdcast.sampling.threads import side_by_side
 from wsdcast.warmstart.evaluations import grid, require_possible, solver, steps_for
 from wsdcast.warmstart.prior import warm_start
-from wsdcast.warmstart.solvers import Watch, unwatched
 from wsdcast.warmstart.warmth import calibrated_warmth
 
 Bytes = NDArray[np.uint8]
@@ -106,7 +105,12 @@ def warmth_for(warmth: float | Literal["calibrated"], networks: Trained, unseen:
 
 @torch.inference_mode()
 def draw_samples(
-    contexts: FixedContexts, sampler: Sampler, samples: int, label: str = "sampling", watch: Watch = unwatched, noise_count: int = 1
+    contexts: FixedContexts,
+    sampler: Sampler,
+    samples: int,
+    label: str = "sampling",
+    watch: Callable[[Tensor], object] = lambda drawn: None,
+    noise_count: int = 1,
 ) -> Iterator[Bytes]:
     """Yield the samples of each context as bytes, (sample, row, column, channel).
 

@@ -28,19 +28,17 @@ from itertools import pairwise
 import numpy as np
 from torch import Tensor
 
-from wsdcast.warmstart.solvers import Velocity, Watch, combine, unwatched
+from wsdcast.warmstart.solvers import Velocity, combine
 
 
-def dpm_solver(order: int, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
+def dpm_solver(order: int, velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
     """Solve with DPM-Solver++ of order 2 or 3, one evaluation per step. Order 1 would be Euler's method.
 
     Args:
         order: 2 or 3.
         velocity, noise, times: as for any solver; times from 0 to 1.
-        watch: called with each state.
     """
     x = noise
-    watch(x)
     history: list[tuple[float, Tensor]] = []  # lambda and the estimate of the data, newest first
     for start, end in pairwise(times.tolist()):
         estimate = x + (1 - start) * velocity(x, x.new_full((), start))
@@ -48,7 +46,6 @@ def dpm_solver(order: int, velocity: Velocity, noise: Tensor, times: Tensor, *, 
         usable = [entry for entry in history if math.isfinite(entry[0])] if end < 1 and start > 0 else history[:1]
         weights = _weights([half_log_snr for half_log_snr, _ in usable], start, end)
         x = (1 - end) / (1 - start) * x + combine(weights, [data for _, data in usable])
-        watch(x)
     return x
 
 

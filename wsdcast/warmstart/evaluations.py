@@ -12,12 +12,12 @@ from torch import Tensor
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import TORCHDIFFEQ, PathName
 from wsdcast.warmstart import dpm, solvers, stochastic, times
-from wsdcast.warmstart.solvers import Velocity, Watch, WatchableSolver, adams_bashforth, unwatched
+from wsdcast.warmstart.solvers import Solver, Velocity, adams_bashforth
 
 ADAMS_BASHFORTH = {"ab2": 2, "ab3": 3, "ab4": 4}
 """The methods that have a momentum, and their orders."""
 
-SOLVERS: dict[str, WatchableSolver] = {
+SOLVERS: dict[str, Solver] = {
     "euler": solvers.euler,
     "midpoint": solvers.midpoint,
     "heun2": solvers.heun2,
@@ -30,7 +30,7 @@ SOLVERS: dict[str, WatchableSolver] = {
 """The deterministic solvers of this package, by name."""
 
 
-def _torchdiffeq(method: str, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
+def _torchdiffeq(method: str, velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
     """Solve with a method of torchdiffeq.
 
     Raises:
@@ -42,10 +42,7 @@ def _torchdiffeq(method: str, velocity: Velocity, noise: Tensor, times: Tensor, 
         raise ValueError(f"solver {method}: assumes equal steps, not the times {times.tolist()}")
     # With this large tolerance an implicit method stops after its first correction. Orders above 4 are unstable.
     options = {"max_order": 4}
-    states = odeint(lambda t, x: velocity(x, t), noise, times.to(noise), method=method, rtol=1e9, options=options)
-    for state in states:
-        watch(state)
-    return states[-1]
+    return odeint(lambda t, x: velocity(x, t), noise, times.to(noise), method=method, rtol=1e9, options=options)[-1]
 
 
 ALL_SOLVERS = SOLVERS | {name: partial(_torchdiffeq, name) for name in TORCHDIFFEQ} | stochastic.SOLVERS
@@ -61,7 +58,7 @@ GRIDS: dict[str, Callable[[int], Tensor]] = {
 """The grids of flow times, by name."""
 
 
-def solver(name: str, momentum: float = 1.0) -> WatchableSolver:
+def solver(name: str, momentum: float = 1.0) -> Solver:
     """Return the solver with this name.
 
     Args:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -24,20 +24,6 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 
 Solver = Callable[[Velocity, Tensor, Tensor], Tensor]
 """Maps the velocity, the state at the first time, and increasing times, (steps + 1,), to the state at the last time."""
-
-Watch = Callable[[Tensor], None]
-"""A function that a solver calls with the state at each of the times, including the first and the last."""
-
-
-class WatchableSolver(Protocol):
-    """A solver that can call a function with each intermediate state."""
-
-    def __call__(self, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = ...) -> Tensor:
-        """Solve as a :data:`Solver`, and call ``watch`` with the state at each of the times."""
-
-
-def unwatched(state: Tensor) -> None:
-    """Do nothing with a state."""
 
 
 class Tableau(NamedTuple):
@@ -61,44 +47,40 @@ HEUN3 = Tableau((0, 1 / 3, 2 / 3), ((), (1 / 3,), (0, 2 / 3)), (1 / 4, 0, 3 / 4)
 THREE_EIGHTHS = Tableau((0, 1 / 3, 2 / 3, 1), ((), (1 / 3,), (-1 / 3, 1), (1, -1, 1)), (1 / 8, 3 / 8, 3 / 8, 1 / 8))
 
 
-def runge_kutta(tableau: Tableau, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
+def runge_kutta(tableau: Tableau, velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
     """Solve with the one-step method of a tableau. A step costs one evaluation for each node."""
     x = noise
-    watch(x)
     for start, end in pairwise(times.tolist()):
         x = _step(tableau, velocity, x, start, end, velocity(x, x.new_full((), start)))
-        watch(x)
     return x
 
 
-def euler(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
+def euler(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
     """Euler's method: first order, one evaluation per step. On straight paths it is the same as DDIM (Gao et al. 2024)."""
-    return runge_kutta(EULER, velocity, noise, times, watch=watch)
+    return runge_kutta(EULER, velocity, noise, times)
 
 
-def midpoint(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
+def midpoint(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
     """The midpoint method: second order, two evaluations per step, none of them at t = 1."""
-    return runge_kutta(MIDPOINT, velocity, noise, times, watch=watch)
+    return runge_kutta(MIDPOINT, velocity, noise, times)
 
 
-def heun2(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
+def heun2(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
     """Heun's second-order method: two evaluations per step. The last one is at t = 1, where a generator is least reliable."""
-    return runge_kutta(HEUN2, velocity, noise, times, watch=watch)
+    return runge_kutta(HEUN2, velocity, noise, times)
 
 
-def heun3(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
+def heun3(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
     """Heun's third-order method: three evaluations per step."""
-    return runge_kutta(HEUN3, velocity, noise, times, watch=watch)
+    return runge_kutta(HEUN3, velocity, noise, times)
 
 
-def rk4(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
+def rk4(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
     """Kutta's 3/8 rule: fourth order, four evaluations per step. torchdiffeq has the same method under this name."""
-    return runge_kutta(THREE_EIGHTHS, velocity, noise, times, watch=watch)
+    return runge_kutta(THREE_EIGHTHS, velocity, noise, times)
 
 
-def adams_bashforth(
-    order: int, velocity: Velocity, noise: Tensor, times: Tensor, momentum: float = 1.0, *, watch: Watch = unwatched
-) -> Tensor:
+def adams_bashforth(order: int, velocity: Velocity, noise: Tensor, times: Tensor, momentum: float = 1.0) -> Tensor:
     """Solve with the Adams-Bashforth method of order 2 to 4 on any grid. A step costs one evaluation once there is a full history.
 
     Each step adds the integral over the step of the polynomial in t through the last ``order`` velocities, or through as many as there are.
@@ -118,10 +100,8 @@ def adams_bashforth(
         order: 2, 3 or 4.
         velocity, noise, times: as for any solver.
         momentum: b in (0, 1]; 1 is plain Adams-Bashforth.
-        watch: called with each state.
     """
     x = noise
-    watch(x)
     start_up = {2: EULER, 3: MIDPOINT, 4: HEUN3}[order]
     # Newest first: the times of the last evaluations, the averages m_n there, and the differences m_n - m_{n-1}.
     past_times: list[float] = []
@@ -138,8 +118,22 @@ def adams_bashforth(
             x = x + combine(_quadrature(past_times[: len(averages)], start, end), averages)
             if momentum < 1:
                 x = x + (1 - momentum) / momentum * combine(_quadrature(past_times[: len(differences)], start, end), differences)
-        watch(x)
     return x
+
+
+def trajectory(solve: Solver, velocity: Velocity, noise: Tensor, times: Tensor) -> list[Tensor]:
+    """Return the state of any solver at each of the times, (steps + 1) tensors (batch, ...).
+
+    A solver evaluates the velocity where each step begins. Some evaluate it at the end of the step before too, but earlier.
+    """
+    states: dict[float, Tensor] = {}
+
+    def watched(x: Tensor, t: Tensor) -> Tensor:
+        states[t.item()] = x
+        return velocity(x, t)
+
+    last = solve(watched, noise, times)
+    return [*(states[t] for t in times[:-1].to(noise).tolist()), last]
 
 
 def _step(tableau: Tableau, velocity: Velocity, x: Tensor, start: float, end: float, slope: Tensor) -> Tensor:

@@ -18,32 +18,31 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from wsdcast.warmstart.solvers import Velocity, Watch, WatchableSolver, unwatched
+from wsdcast.warmstart.solvers import Solver, Velocity
 
 
-def sde1(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
+def sde1(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
     """First order in distribution: the data estimate is held during a step. One evaluation a step."""
-    return _solve(1, velocity, noise, times, watch)
+    return _solve(1, velocity, noise, times)
 
 
-def sde2(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
+def sde2(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
     """Second order: the data estimate is linear in the log signal-to-noise ratio through the last two, as in SDE-DPM-Solver++(2M).
 
     One evaluation a step (Lu et al. 2022, appendix). The first two steps and the last are of first order, as the ratio is infinite at
     both ends.
     """
-    return _solve(2, velocity, noise, times, watch)
+    return _solve(2, velocity, noise, times)
 
 
-SOLVERS: dict[str, WatchableSolver] = {"sde1": sde1, "sde2": sde2}
+SOLVERS: dict[str, Solver] = {"sde1": sde1, "sde2": sde2}
 
 
-def _solve(order: int, velocity: Velocity, noise: Tensor, times: Tensor, watch: Watch) -> Tensor:
+def _solve(order: int, velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
     steps = times.numel() - 1
     if noise.shape[1] % steps:
         raise ValueError(f"noise: {noise.shape[1]} channels instead of a multiple of {steps}, the number of steps")
     x, *later = noise.chunk(steps, dim=1)
-    watch(x)
     before: tuple[float, Tensor] | None = None
     for step, (t, u) in enumerate(pairwise(times.tolist())):
         data = x + (1 - t) * velocity(x, x.new_full((), t))
@@ -59,5 +58,4 @@ def _solve(order: int, velocity: Velocity, noise: Tensor, times: Tensor, watch: 
         x = r * x + (u - r * t) * estimate
         if u < 1:
             x = x + (1 - u) * math.sqrt(1 - q) * later[step]
-        watch(x)
     return x

@@ -36,6 +36,7 @@ from wsdcast.warmstart.evaluations import grid, solver, steps_for
 from wsdcast.warmstart.flow import start_of, velocity_of
 from wsdcast.warmstart.paths import cosine_transform
 from wsdcast.warmstart.prior import InformedPrior
+from wsdcast.warmstart.solvers import trajectory
 from wsdcast.warmstart.tails import Tails, tails_of
 
 ROWS, COLUMNS = 6, 6
@@ -173,8 +174,7 @@ def _process(networks: Trained, context: Tensor, noise: Tensor, settings: Sampli
     shared = noise.new_full((1,), warmth)
     prior = networks.prior_of(context).blended(shared)
     times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe), settings.log_snr_ends)
-    states: list[Tensor] = []
     velocity, start = velocity_of(networks.generator, prior, context, shared, networks.path), start_of(networks.path, noise, prior, times)
-    solver(settings.solver, settings.momentum)(velocity, start, times, watch=states.append)
+    states = trajectory(solver(settings.solver, settings.momentum), velocity, start, times)
     denormalised = [prior.denormalise(x) for x in states]
     return torch.cat(states).cpu().numpy(), torch.cat(denormalised).cpu().numpy(), times.numpy()
