@@ -41,37 +41,20 @@ def points_of(handle: int) -> Points | str:
         latitude, longitude = (eccodes.codes_get_array(handle, name).round(DIGITS) for name in ("latitudes", "longitudes"))
     except eccodes.CodesInternalError as error:
         return f"on a grid of type {kind}, whose points ecCodes does not give ({error})"
-    position = _position(handle, latitude)
     longitude = (longitude % 360).round(DIGITS) % 360
     rows, row = np.unique(-latitude, return_inverse=True)
     columns, column = np.unique(longitude, return_inverse=True)
     if latitude.size not in (rows.size * columns.size, rows.size * (columns.size + 1)):
         return f"on no regular grid of latitudes and longitudes (its type is {kind})"
+    # ecCodes gives no reliable coordinates for columns first, nor for rows that run to and fro. No global analysis or forecast has these.
+    for flag in ("jPointsAreConsecutive", "alternativeRowScanning"):
+        if eccodes.codes_is_defined(handle, flag) and eccodes.codes_get(handle, flag, int):
+            return f"in an order that is not read ({flag})"
     order = np.full((rows.size, columns.size), -1, dtype=np.intp)
-    order[row[::-1], column[::-1]] = position[::-1]  # reversed, so that the first column counts if the last one repeats it
+    order[row[::-1], column[::-1]] = np.arange(latitude.size)[::-1]  # reversed, so that the first column counts if the last one repeats it
     if (order < 0).any():
         return f"on no regular grid of latitudes and longitudes (its type is {kind})"
     return Points(-rows, columns, order)
-
-
-def _position(handle: int, latitude: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return the index of the value of each of ecCodes' points.
-
-    ecCodes' coordinates do not take into account that alternate lines run backwards nor, on Gaussian grids, that columns come first.
-    """
-    import eccodes
-
-    def flag(name: str) -> bool:
-        return bool(eccodes.codes_is_defined(handle, name) and eccodes.codes_get(handle, name, int))
-
-    columns_first = flag("jPointsAreConsecutive")
-    position = np.arange(latitude.size)
-    if flag("alternativeRowScanning"):
-        lines = position.reshape(-1, eccodes.codes_get(handle, "Nj" if columns_first else "Ni", int))
-        lines[1::2] = lines[1::2, ::-1].copy()
-    if columns_first and latitude[0] == latitude[1]:
-        position = position.reshape(-1, eccodes.codes_get(handle, "Nj", int)).T.ravel()
-    return position
 
 
 def grid_of(path: str, grids: list[Points | str]) -> Points | None:
