@@ -40,7 +40,6 @@ from wsdcast.nets.weights import WEIGHTS, load_network, save_networks, to_device
 from wsdcast.runs import devices
 from wsdcast.runs.names import ANALYSIS, MOMENTS, PREDICTIONS, PathName
 from wsdcast.runs.progress import track
-from wsdcast.sampling.priors import prior_maker
 from wsdcast.sampling.samplers import generator_sampler
 from wsdcast.study.evaluation import evaluate
 from wsdcast.study.sharing import variant_directory
@@ -53,6 +52,7 @@ from wsdcast.warmstart import paths
 from wsdcast.warmstart.evaluations import steps_for
 from wsdcast.warmstart.flow import training_loss
 from wsdcast.warmstart.paths import STRAIGHT, Multiply
+from wsdcast.warmstart.prior import PRIOR_MAKERS
 from wsdcast.warmstart.times import uniform
 from wsdcast.weather.harmonic_transform import spherical_transform
 from wsdcast.weather.networks import generator_model, sizes_of
@@ -183,7 +183,7 @@ class Experiment:
         settings = self.recipe.generator
         random = torch.Generator(devices.device()).manual_seed(int(np.random.SeedSequence([self.recipe.seed, 1]).generate_state(1)[0]))
         if settings.reads_frozen_moments:
-            predicted, make = read_predictions(self.place / PREDICTIONS, devices.device()), prior_maker(settings.prior)
+            predicted, make = read_predictions(self.place / PREDICTIONS, devices.device()), PRIOR_MAKERS[settings.prior]
             return flow_batches_of(
                 pairs_of(self.samples), self.samples.shape, random, lambda chosen, _: make(*predicted(chosen)), settings.times
             )

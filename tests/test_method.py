@@ -14,7 +14,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.warmstart.flow import draw, generator_input, sample, training_loss
 from wsdcast.warmstart.moments import MAXIMUM_STD, MINIMUM_STD, MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.paths import STRAIGHT
-from wsdcast.warmstart.prior import InformedPrior, features_only, fixed_moments, plain_blending, standard_moments, unblended, warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, InformedPrior, features_only, fixed_moments, plain_blending, standard_moments, warm_start
 from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
 from wsdcast.warmstart.warmth import calibrated_warmth
@@ -59,7 +59,9 @@ class Doubled(InformedPrior):
         return 2 * super().normalise(x)
 
 
-@pytest.mark.parametrize("make", [InformedPrior, features_only, unblended, Doubled], ids=["informed", "features", "unblended", "own class"])
+@pytest.mark.parametrize(
+    "make", [InformedPrior, features_only, PRIOR_MAKERS["unblended"], Doubled], ids=["informed", "features", "unblended", "own class"]
+)
 @pytest.mark.parametrize("samples", [slice(1, 3), torch.tensor([2, 0, 2])], ids=["slice", "indices"])
 def test_the_prior_of_some_samples_is_that_of_all_at_these_samples(prior, random, make, samples):
     whole, x, warmth = make(prior.mean, prior.std), torch.randn(3, 2, 4, 5, generator=random), torch.full((1,), 0.5)

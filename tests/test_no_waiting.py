@@ -27,11 +27,10 @@ from wsdcast.images.recipe import ImageRecipe
 from wsdcast.images.stages import train as image_training
 from wsdcast.runs import devices, recipes
 from wsdcast.runs.artefact import Summary
-from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.fitting import Fitted, History, Plan
 from wsdcast.training.loop import fit, read
 from wsdcast.training.state import Training
-from wsdcast.warmstart.prior import warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, warm_start
 from wsdcast.weather import forcings, samples
 from wsdcast.weather.forecast import running
 from wsdcast.weather.networks import moments_model
@@ -144,7 +143,7 @@ def begin(which: str, changes: dict[str, Any], directory: Path, device: torch.de
     if on_device:
         parts = [replace(part, packed=part.packed.to(device)) for part in parts]
     stage = Stage(recipe, directory, record, *parts)
-    make_prior, from_context = prior_maker(recipe.generator.prior), None
+    make_prior, from_context = PRIOR_MAKERS[recipe.generator.prior], None
     if recipe.generator.reads_frozen_moments:
         from_context = warm_start(moments_model(recipe.moments, stage.sizes).to(device), make_prior)
     elif not recipe.generator.needs_moments_network:

@@ -20,11 +20,10 @@ from wsdcast.data.store.states import PackedStates
 from wsdcast.data.store.zarr_store import wind_packing
 from wsdcast.runs.names import PriorName
 from wsdcast.runs.recipes import TrainingTimes
-from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.batches import Pairs, flow_batches_of
 from wsdcast.warmstart.flow import draw, joint_loss, training_loss
 from wsdcast.warmstart.moments import MINIMUM_STD, negative_log_likelihood
-from wsdcast.warmstart.prior import InformedPrior, fixed_moments, no_blending, plain_blending, standard_moments, warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, InformedPrior, fixed_moments, no_blending, plain_blending, standard_moments, warm_start
 from wsdcast.weather.climate import STATES_IN_MEMORY, climatology
 from wsdcast.weather.network_sections import Generator, Moments
 from wsdcast.weather.networks import generator_model, moments_model
@@ -47,30 +46,30 @@ def test_what_is_left_of_the_method_in_each_ablation(random):
     mean, std = torch.randn(3, *SHAPE, generator=random), torch.rand(3, *SHAPE, generator=random) + 0.1
     x, w = torch.randn(3, *SHAPE, generator=random), torch.tensor([0.3])
     warm = InformedPrior(mean, std)
-    torch.testing.assert_close(prior_maker("mean-only")(mean, std).blended(w).normalise(x), x - mean)
+    torch.testing.assert_close(PRIOR_MAKERS["mean-only"](mean, std).blended(w).normalise(x), x - mean)
     torch.testing.assert_close(warm.features(), torch.cat([mean, std.log()], dim=1))
-    torch.testing.assert_close(prior_maker("mean-only")(mean, std).features(), torch.cat([mean, torch.zeros_like(std)], dim=1))
-    only_told = prior_maker("features-only")(mean, std)
+    torch.testing.assert_close(PRIOR_MAKERS["mean-only"](mean, std).features(), torch.cat([mean, torch.zeros_like(std)], dim=1))
+    only_told = PRIOR_MAKERS["features-only"](mean, std)
     torch.testing.assert_close(only_told.blended(w).normalise(x), x)
     torch.testing.assert_close(only_told.blended(w).features(), warm.features())  # not blended, for any warmth
-    torch.testing.assert_close(prior_maker("unblended")(mean, std).blended(w).normalise(x), warm.normalise(x))
+    torch.testing.assert_close(PRIOR_MAKERS["unblended"](mean, std).blended(w).normalise(x), warm.normalise(x))
     for w in (0.0, 1.0):
-        blended = prior_maker("plain-blend")(mean, std).blended(torch.tensor([w]))
+        blended = PRIOR_MAKERS["plain-blend"](mean, std).blended(torch.tensor([w]))
         torch.testing.assert_close(blended.std, std if w else torch.ones_like(std))
 
 
 def test_every_prior_has_a_maker_and_a_misspelt_name_is_refused():
-    assert {name for name in get_args(PriorName) if prior_maker(name) is InformedPrior} == {
+    assert {name for name in get_args(PriorName) if PRIOR_MAKERS[name] is InformedPrior} == {
         "warm",
         "standard",
         "climatology",
         "persistence",
         "given",
     }
-    assert prior_maker("class-climatology") is InformedPrior
+    assert PRIOR_MAKERS["class-climatology"] is InformedPrior
     for name in ("worm", "mean_only", "per-sample"):
         with pytest.raises(KeyError):
-            prior_maker(name)
+            PRIOR_MAKERS[name]
 
 
 def test_standard_and_fixed_moments_do_not_depend_on_the_context(random):

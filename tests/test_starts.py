@@ -25,10 +25,9 @@ from wsdcast.images.networks import trained as trained_on_images
 from wsdcast.images.recipe import ImageMomentsNetwork, Task
 from wsdcast.images.stages.train import train as train_images
 from wsdcast.runs.moments_section import MomentsNetwork
-from wsdcast.sampling.priors import prior_maker
 from wsdcast.warmstart.flow import Draws, joint_loss
 from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel, Std, negative_log_likelihood
-from wsdcast.warmstart.prior import warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, warm_start
 from wsdcast.weather.network_sections import Moments
 from wsdcast.weather.networks import moments_model
 from wsdcast.weather.recipe import load_recipe
@@ -149,7 +148,7 @@ def test_a_number_is_the_std_everywhere(s):
     now, target = torch.randn(2, 3, 2, 4, 5, generator=random)
     model = MomentsModel(nn.Conv2d(2, 2, 1), 2, std=s)
     mean, std = model(now)
-    prior = warm_start(model, prior_maker("warm"))(now)
+    prior = warm_start(model, PRIOR_MAKERS["warm"])(now)
     assert (std == torch.tensor(s)).all()
     assert torch.equal(prior.normalise(target), (target - mean) / s)
     # Eq. 5 is then the mean squared error, scaled and shifted.
@@ -157,7 +156,7 @@ def test_a_number_is_the_std_everywhere(s):
     assert negative_log_likelihood(model, now, target).item() == pytest.approx(expected, rel=1e-5)
     if s == 1:
         for w in (0.0, 0.3, 1.0):
-            blended, other = (prior_maker(name)(mean, std).blended(torch.tensor([w])) for name in ("warm", "mean-only"))
+            blended, other = (PRIOR_MAKERS[name](mean, std).blended(torch.tensor([w])) for name in ("warm", "mean-only"))
             torch.testing.assert_close(blended.normalise(target), other.normalise(target))
             torch.testing.assert_close(blended.features(), other.features())
 
@@ -214,7 +213,7 @@ def test_in_joint_training_the_flow_does_not_train_the_std(std):
     generator = lambda x, t, w: x[:, :2] * x[:, -2:]  # noqa: E731  # reads the state and log(std)
     now, target, noise = torch.randn(3, 4, 2, 5, 5, generator=random)
     draws = Draws(torch.full((4,), 0.5), torch.full((4,), 0.4), noise)
-    make_prior, parameters = prior_maker("warm"), list(model.parameters())
+    make_prior, parameters = PRIOR_MAKERS["warm"], list(model.parameters())
     both = torch.autograd.grad(joint_loss(generator, model, make_prior, now, target, draws), parameters)
     alone = torch.autograd.grad(negative_log_likelihood(model, now, target), parameters)
     for one, other in zip(both, alone, strict=True):

@@ -14,9 +14,8 @@ Warmth blending (section 2.3) replaces the standard deviation by one that depend
 
 At w = 1 the prior is the predicted one. At w = 0 its standard deviation is 1.
 
-The warm start is compared with other priors. Each leaves out, or replaces, one part of the method. :func:`mean_only`,
-:func:`features_only`, :data:`unblended` and :data:`plain_blend` make a prior from predicted moments. :func:`standard_moments` and
-:func:`fixed_moments` give moments that no network predicts.
+The warm start is compared with other priors. Each leaves out, or replaces, one part of the method. :data:`PRIOR_MAKERS` says what each
+makes of moments. :func:`standard_moments` and :func:`fixed_moments` give moments that no network predicts.
 """
 
 from __future__ import annotations
@@ -29,6 +28,8 @@ from typing import Self
 
 import torch
 from torch import Tensor
+
+from wsdcast.runs.names import WITHOUT_NETWORK
 
 Blend = Callable[[Tensor, Tensor], Tensor]
 """Maps std (batch, channel, ...) and the warmth, which broadcasts against it, to the blended std, of the same shape as std."""
@@ -178,8 +179,14 @@ def features_only(mean: Tensor, std: Tensor) -> InformedPrior:
     return InformedPrior(torch.zeros_like(mean), torch.ones_like(std), given_features=InformedPrior(mean, std).features())
 
 
-unblended = partial(InformedPrior, blend=no_blending)
-plain_blend = partial(InformedPrior, blend=plain_blending)
+PRIOR_MAKERS: dict[str, MakePrior] = {
+    **dict.fromkeys(("warm", *WITHOUT_NETWORK), InformedPrior),
+    "features-only": features_only,
+    "mean-only": mean_only,
+    "unblended": partial(InformedPrior, blend=no_blending),
+    "plain-blend": partial(InformedPrior, blend=plain_blending),
+}
+"""What each prior makes of its moments, by the names that recipes use."""
 
 
 def standard_moments(channels: int) -> Moments:

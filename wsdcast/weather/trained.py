@@ -15,9 +15,8 @@ from wsdcast.nets.weights import load_network
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import require
 from wsdcast.runs.names import FEW_STEPS, FINE_TUNED, GENERATOR, MOMENTS
-from wsdcast.sampling.priors import prior_maker
 from wsdcast.warmstart.paths import STRAIGHT, Path
-from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, Moments, PriorOf, warm_start
 from wsdcast.weather.forcings import ForcingFields, forcings_of
 from wsdcast.weather.harmonic_transform import weather_path
 from wsdcast.weather.networks import Sizes, generator_model, moments_model, sizes_of
@@ -109,7 +108,7 @@ def assembled(
     else:
         load(generator, GENERATOR)
         moments = fixed_or_given(recipe, record, given)
-    prior_of, path = warm_start(moments, prior_maker(recipe.generator.prior)), weather_path(recipe.generator, record.grid)
+    prior_of, path = warm_start(moments, PRIOR_MAKERS[recipe.generator.prior]), weather_path(recipe.generator, record.grid)
     few = few_evaluations(recipe, generator, sizes, load, recipe.networks if names is None else names)
     return Trained(generator, moments, prior_of, forcings, path, recipe.generator.prior != "given", few, noise_fields_of(recipe, record))
 

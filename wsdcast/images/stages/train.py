@@ -23,7 +23,6 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import GENERATOR, IMAGES, MOMENTS, ImagePriorName
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.unfinished import require_same_recipe
-from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.batches import FlowBatch, Pairs, flow_batches_of
 from wsdcast.training.fitting import Plan, fit_and_write
 from wsdcast.training.loop import Batch
@@ -31,7 +30,7 @@ from wsdcast.training.state import Training
 from wsdcast.training.validation import flow_scores, moments_scores
 from wsdcast.warmstart.flow import LOSS_WEIGHTS, training_loss
 from wsdcast.warmstart.moments import negative_log_likelihood
-from wsdcast.warmstart.prior import warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, warm_start
 
 EVENLY = torch.ones(1, 1)
 """Weights of the validation scores: all pixels count the same."""
@@ -79,7 +78,7 @@ def train(
         network = load_network(moments_model(resolved.moments, images.shape[0]), directory / MOMENTS)
         if resolved.generator.compile:
             compiled(network)  # it predicts the moments of every batch of the generator
-        prior_of = warm_start(network, prior_maker(resolved.generator.prior))
+        prior_of = warm_start(network, PRIOR_MAKERS[resolved.generator.prior])
     else:
         prior_of = warm_start(fixed_moments_of(resolved, images))
     if current:

@@ -18,11 +18,10 @@ from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.recipes import Optimisation
 from wsdcast.runs.resources import require_memory, require_space, size_of
 from wsdcast.runs.unfinished import require_same_recipe
-from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.loop import require_samples
 from wsdcast.training.predictions import checked, errors_in_words, read_predictions
 from wsdcast.warmstart.crps import MEMBERS, NOISE_NUMBERS
-from wsdcast.warmstart.prior import Moments, warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, Moments, warm_start
 from wsdcast.weather.climate import change_std
 from wsdcast.weather.forcings import area_weights, forcings_of
 from wsdcast.weather.networks import generator_model, moments_model, sizes_of
@@ -105,7 +104,7 @@ def train(
 
 def _trained_priors(stage: Stage) -> Priors | None:
     """Train the moments network and predict with it, if the generator reads frozen moments. Return None if both are trained together."""
-    recipe, record, directory, make_prior = stage.recipe, stage.record, stage.directory, prior_maker(stage.recipe.generator.prior)
+    recipe, record, directory, make_prior = stage.recipe, stage.record, stage.directory, PRIOR_MAKERS[stage.recipe.generator.prior]
     if recipe.generator.reads_frozen_moments:
         train_moments(stage)
         moments = load_network(untrained_moments(recipe, record, stage.samples), directory / MOMENTS)

@@ -11,10 +11,10 @@ from wsdcast.nets.weights import to_device
 from wsdcast.runs.devices import compiled
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import FINE_TUNED
-from wsdcast.sampling.priors import prior_maker
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.training.state import Training
 from wsdcast.training.validation import ensemble_scores
+from wsdcast.warmstart.prior import PRIOR_MAKERS
 from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.samplers import few_sampler
 from wsdcast.weather.samples import Samples
@@ -46,7 +46,7 @@ def fine_tune(stage: Stage) -> None:
     before = recipe.networks[: recipe.networks.index(FINE_TUNED)]
     networks = trained(recipe, stage.directory, stage.record, stage.given, before)
     last = networks.few[settings.nfe].network if settings.nfe in networks.few else networks.generator
-    make_prior, moments = prior_maker(recipe.generator.prior), networks.moments
+    make_prior, moments = PRIOR_MAKERS[recipe.generator.prior], networks.moments
     # The prior of a later step depends on the states before it, so that gradients go through the moments too. Their network stays frozen.
     networks = replace(networks, prior_of=lambda context: make_prior(*moments(context)))
     if settings.compile and isinstance(moments, nn.Module):

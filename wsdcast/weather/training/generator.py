@@ -8,14 +8,13 @@ from torch import Tensor, nn
 from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import to_device
 from wsdcast.runs.names import GENERATOR
-from wsdcast.sampling.priors import prior_maker
 from wsdcast.sampling.samplers import direct_sampler
 from wsdcast.training.batches import EnsembleBatch, FlowBatch, ensemble_batches_of, flow_batches_of, pairs_of
 from wsdcast.training.state import Training
 from wsdcast.training.validation import ensemble_scores, flow_scores, moments_scores
 from wsdcast.warmstart.crps import direct_sample
 from wsdcast.warmstart.flow import LOSS_WEIGHTS, joint_loss, training_loss
-from wsdcast.warmstart.prior import warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, warm_start
 from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.harmonic_transform import weather_path
 from wsdcast.weather.networks import generator_model, moments_model
@@ -61,7 +60,7 @@ def _train_both(stage: Stage) -> None:
     """Train the generator and the moments network at the same time (section 2.4, appendix E)."""
     recipe, settings, samples = stage.recipe, stage.recipe.generator, stage.samples
     path, weight = weather_path(settings, stage.record.grid), LOSS_WEIGHTS[settings.loss_weight]
-    make_prior = prior_maker(settings.prior)
+    make_prior = PRIOR_MAKERS[settings.prior]
     of_channels = generator_weights(recipe, stage.record), moments_weights(recipe, stage.record)
     seed_torch(recipe, GENERATOR)
     generator, random = _untrained(stage), random_of(recipe, GENERATOR)
