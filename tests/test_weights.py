@@ -17,8 +17,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.warmstart.crps import ensemble_loss
 from wsdcast.weather.climate import zonal_amplitude
 from wsdcast.weather.recipe import Recipe, load_recipe
-from wsdcast.weather.training.losses import loss_of_ensembles
-from wsdcast.weather.weights import channel_weights, generator_weights
+from wsdcast.weather.weights import channel_weights, generator_weights, loss_of_ensembles
 
 
 @pytest.fixture(scope="module")

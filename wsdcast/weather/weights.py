@@ -1,4 +1,4 @@
-"""The weights of the channels in the losses of both networks (docs/training.md)."""
+"""The weights of the channels in the losses of both networks (docs/training.md), and the loss of ensembles."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from wsdcast.data.variables import name_and_level
 from wsdcast.data.winds import winds_of
 from wsdcast.runs import devices
 from wsdcast.runs.errors import UserError
+from wsdcast.warmstart.crps import EnsembleLoss, ensemble_loss
+from wsdcast.weather.climate import change_std, zonal_amplitude
+from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.recipe import Recipe
 
 OF_DATA_STD = ("standard", "features-only", "mean-only", "climatology")
@@ -69,3 +72,15 @@ def channel_weights(factors: Mapping[str, float], record: Analysis, by_differenc
     weights *= [factors.get(name, factors.get(base, 1.0)) for name, base in zip(names, bases, strict=True)]
     weights /= weights.mean()
     return None if np.allclose(weights, 1, rtol=1e-12) else torch.from_numpy(weights.astype(np.float32)).to(devices.device())[:, None, None]
+
+
+def loss_of_ensembles(recipe: Recipe, record: Analysis) -> EnsembleLoss:
+    """The loss of ensembles of a recipe, on the device. Each channel is in units of its change in 6 h over its weight.
+
+    The part of the loss that is of zonal waves has no weights of channels.
+    """
+    tensors = area_weights(record), change_std(record), zonal_amplitude(record)
+    weights, scale, amplitude = (tensor.to(devices.device()) for tensor in tensors)
+    if (of_channels := channel_weights(recipe.training.weights, record, by_difference=False)) is not None:
+        scale = scale / of_channels
+    return ensemble_loss(weights, scale, amplitude, recipe.crps.alpha, recipe.crps.spectral_weight)

@@ -19,9 +19,9 @@ from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.samplers import few_sampler
 from wsdcast.weather.samples import Samples
 from wsdcast.weather.trained import FewEvaluations, trained
-from wsdcast.weather.training.losses import loss_of_ensembles
 from wsdcast.weather.training.rollouts import RolloutBatch, rollout_batches_of, rollout_loss
 from wsdcast.weather.training.stage import Stage, random_of
+from wsdcast.weather.weights import loss_of_ensembles
 
 
 def samples_of_rollouts(stage: Stage) -> Samples:

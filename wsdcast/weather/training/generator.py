@@ -19,9 +19,8 @@ from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.harmonic_transform import weather_path
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.noise_fields import noise_fields_of
-from wsdcast.weather.training.losses import loss_of_ensembles
 from wsdcast.weather.training.stage import Priors, Stage, random_of, seed_torch
-from wsdcast.weather.weights import generator_weights, moments_weights
+from wsdcast.weather.weights import generator_weights, loss_of_ensembles, moments_weights
 
 
 def train_generator(stage: Stage, priors: Priors | None) -> None:
