@@ -107,7 +107,7 @@ def test_what_is_odd_about_the_truth_is_said(scored, without_the_page, tmp_path)
     for name in NAMES:
         means[name].attrs["cell_methods"] = "time: mean"
     said = wsdcast.score_forecast(scored.parent / "model.zarr", write(means, tmp_path / "means.zarr"), tmp_path / "run").facts["notes"]
-    assert said == "; ".join(f"10 m wind {name} is the mean over an interval (cell_methods), not the wind at its time" for name in NAMES)
+    assert said == "; ".join(f"{name} is the mean over an interval (cell_methods), not the value at its time" for name in NAMES)
 
 
 refuses = partial(commands.refused, "score")

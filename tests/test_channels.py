@@ -18,6 +18,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
 from wsdcast.data.sources.blocks import read_block
 from wsdcast.data.sources.layout import fields_of, values_of
+from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.opening import BUILT_IN
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.store.analysis import open_analysis
@@ -111,7 +112,7 @@ def test_check_lists_every_variable(weather, tmp_path):
     assert problems[1].startswith("has no sea_surface_temperature; looked for ")
     facts = check(str(tmp_path / "files"), recipe_of(tmp_path / "files"), tmp_path / "run").facts
     for name in CHANNELS:
-        lowest, highest = facts[f"range of {name}"].split(variable(name).units.replace("m s-1", "m"))[0].split(" to ")
+        lowest, highest = facts[f"range of {words(name)}"].split(variable(name).units.replace("m s-1", "m"))[0].split(" to ")
         assert float(lowest) < TYPICAL.get(name.split("@")[0], (0, 0))[0] < float(highest)
 
 

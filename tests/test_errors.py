@@ -92,7 +92,7 @@ def test_a_missing_file_is_refused(directory):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda ds: ds.rename(u10="t2m"), "has no 10 m wind"),
+        (lambda ds: ds.rename(u10="t2m"), "has no 10 m wind u; looked for"),
         (lambda ds: ds.assign(v10=ds.v10.assign_attrs(units="m min-1")), "units 'm min-1'; expected m s-1"),
         (lambda ds: ds.isel(longitude=slice(0, 6)), "not a global grid"),
     ],

@@ -173,7 +173,9 @@ def test_the_spread_or_an_extreme_of_an_ensemble_is_no_wind(tmp_path, edition, k
     spread = b"".join(message(field, edition, **keys, shortName=name) for name in ("10u", "10v"))
     (tmp_path / "wind").write_bytes(spread)
     found = problems(tmp_path / "wind")
-    assert found.endswith(f"has no 10 m wind; looked for 10m_u_component_of_wind or u10 or 10u among 10u ({word}), 10v ({word})")
+    assert found.endswith(
+        f"has none of 10 m wind u, 10 m wind v; looked for 10m_u_component_of_wind or u10 or 10u among 10u ({word}), 10v ({word})"
+    )
     (tmp_path / "wind").write_bytes(spread + message(field + 1) + message(field + 1, shortName="10v"))
     np.testing.assert_allclose(values_of(wind_of(open_dataset(str(tmp_path / "wind")))["u"], np.array([0])).ravel(), field + 1, atol=1e-4)
 

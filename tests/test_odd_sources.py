@@ -269,7 +269,7 @@ def test_an_icechunk_repository_without_a_commit_is_refused(tmp_path):
 
 
 def test_a_grid_that_no_memory_holds_is_refused_before_anything_is_made(tmp_path):
-    with pytest.raises(UserError, match=r"3200 steps of wind on the grid 100000x50000 needs 123 TB of memory, but only .* are free"):
+    with pytest.raises(UserError, match=r"3200 steps of 2 channels on the grid 100000x50000 needs 123 TB of memory, but only .* are free"):
         wsdcast.prepare(grid="100000x50000", run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -279,7 +279,7 @@ def test_few_steps_on_a_fine_grid_need_little_memory(tmp_path, monkeypatch):
     monkeypatch.setattr("wsdcast.runs.resources.free_memory", lambda: 2_000_000_000)
     wind().to_netcdf(tmp_path / "a.nc")
     wsdcast.prepare(source=str(tmp_path / "a.nc"), grid="720x361", run=tmp_path / "run")
-    with pytest.raises(UserError, match=r"preparing 3200 steps of wind on the grid 1440x721 needs .* GB of memory"):
+    with pytest.raises(UserError, match=r"preparing 3200 steps of 2 channels on the grid 1440x721 needs .* GB of memory"):
         wsdcast.prepare(grid="1440x721", run=tmp_path / "planet")
     assert any("GB of memory" in problem for problem in wsdcast.check(str(tmp_path / "a.nc"), grid="14400x7201").problems)
 

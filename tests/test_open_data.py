@@ -84,9 +84,9 @@ def test_indices():
     ]
     lines = [json.dumps(field).encode() for field in fields]
     assert ranges_of("ifs", b"\n".join(lines), DEFAULT) == [(100, 170), (900, 980)]
-    with pytest.raises(ValueError, match="has no 10 m wind u"):
+    with pytest.raises(ValueError, match="has no 10m_u_component_of_wind"):
         ranges_of("ifs", lines[0], DEFAULT)
-    with pytest.raises(ValueError, match="has no 10 m wind u and v"):
+    with pytest.raises(ValueError, match="has no 10m_u_component_of_wind, 10m_v_component_of_wind"):
         ranges_of("gfs", GFS_INDEX[:43], DEFAULT)
     for system, damaged in (
         ("ifs", lines[0][:-5]),
@@ -160,7 +160,7 @@ def damage_index(path: Path) -> None:
 FAULTS = {
     "shortened": (shorten, "its file is shorter than its index says"),
     "shifted": (shift, "there are no whole GRIB messages where its index says"),
-    "others": (replace_wind, "its index and its file disagree: where the wind should be is v at 2026-06-02T06:00"),
+    "others": (replace_wind, "its index and its file disagree: in the file is 10 m wind v at 2026-06-02T06:00"),
     "index": (damage_index, "its index cannot be read"),
     "away": (Path.unlink, "not there"),
 }
@@ -191,7 +191,7 @@ def test_what_whole_messages_are():
 
 def test_messages_of_another_time_are_refused(mirror):
     publish(mirror.root, "ifs", TIME, valid=TIME - 4 * STEP)
-    with pytest.raises(MissingError, match="where the wind should be is u at 2026-06-01T06:00, v at 2026-06-01T06:00"):
+    with pytest.raises(MissingError, match="in the file is 10 m wind u at 2026-06-01T06:00, 10 m wind v at 2026-06-01T06:00"):
         fetch("ifs", [TIME])
 
 

@@ -35,7 +35,7 @@ REAL = {
         ["not a global grid"],
         ["other hours (01:00, 02:00, 03:00, 04:00, 05:00, 07:00 and 14 more)"],
     ),
-    "era5_cdsold_u100v100_expverdim_monthly_514steps.nc": (0, ["has no 10 m wind; looked for"], []),
+    "era5_cdsold_u100v100_expverdim_monthly_514steps.nc": (0, ["has none of 10 m wind u, 10 m wind v; looked for"], []),
     "era5_grib1_10u10v_msl_iceland_hourly_72steps.grib": (12, ["longitudes 330 to 352"], ["60 of 72 times are at other hours"]),
     "era5_grib1_10u10v2tmsl_i10fg_southamerica_1step.grib": (
         0,
@@ -48,7 +48,7 @@ REAL = {
         ["none of its times lies at 00, 06, 12 or 18 UTC"],
         ["forecasts, not analyses", "1 of 1 times are at other hours (21:00)"],
     ),
-    "eraint_uvz_monthly.nc": (0, ["has no 10 m wind"], []),
+    "eraint_uvz_monthly.nc": (0, ["has none of 10 m wind u, 10 m wind v"], []),
 }
 
 

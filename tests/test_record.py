@@ -68,7 +68,7 @@ def test_a_static_field_is_not_on_another_grid_if_there_is_no_other(tmp_path, wi
     xr.Dataset({"lsm": wind.u10[0].assign_attrs(units="1")}).to_netcdf(tmp_path / "static.nc")
     record = open_record(str(tmp_path), tmp_path)
     assert record.notes == []
-    assert "has no 10 m wind; looked for" in record.problems[0]
+    assert "has none of 10 m wind u, 10 m wind v; looked for" in record.problems[0]
 
 
 def test_a_file_of_an_archive_is_named_by_the_archive_and_its_name_in_there(tmp_path, wind):
@@ -83,7 +83,9 @@ def test_a_file_of_an_archive_is_named_by_the_archive_and_its_name_in_there(tmp_
             archive.writestr("cut.nc", b"\x89HDF and no more" if number == 1 else b"no NetCDF")
     archives = [f"{tmp_path}/{number}.zip" for number in (1, 2)]
     record = open_record(f"{tmp_path}/*.zip", tmp_path / "scratch")
-    assert record.notes[:1] == [f"2 of its files have no 10 m wind and are left out: {archives[0]}: accum.nc, {archives[1]}: accum.nc"]
+    assert record.notes[:1] == [
+        f"2 of its files have none of the variables and are left out: {archives[0]}: accum.nc, {archives[1]}: accum.nc"
+    ]
     assert record.problems[0].startswith(f"{archives[0]}: cut.nc: cannot be read as NetCDF")
     assert record.problems[1].startswith(f"{archives[1]}: cut.nc: neither NetCDF nor GRIB")
     assert record.problems[2].endswith(f"in {archives[0]}: instant.nc and in {archives[1]}: instant.nc")
@@ -103,7 +105,7 @@ def test_what_is_odd_about_files_and_times_is_noted(tmp_path, wind):
     record = open_record(str(tmp_path), tmp_path)
     assert record.problems == []
     assert record.notes == [
-        f"1 of its files have no 10 m wind and are left out: {tmp_path}/2020-01-01T06:00.nc",
+        f"1 of its files have none of the variables and are left out: {tmp_path}/2020-01-01T06:00.nc",
         f"1 of its files are forecasts, not analyses: {tmp_path}/c.nc",
         "2 of 9 times are at other hours (01:00, 13:00) and left out",
         "times are not in order; they are sorted",
@@ -171,7 +173,7 @@ def numbered(dataset: xr.Dataset) -> xr.Dataset:
 
 
 FAULTS = {
-    "has no 10 m wind; looked for": lambda ds: ds.rename(u10="u100", v10="v100"),
+    "has none of 10 m wind u, 10 m wind v; looked for": lambda ds: ds.rename(u10="u100", v10="v100"),
     "has no 10 m wind v; looked for": lambda ds: ds.rename(v10="v100"),
     "u10 has units 'm/min'; expected m s-1": lambda ds: with_units(ds, "m/min"),
     "u10 has units ''; expected m s-1": lambda ds: with_units(ds, ""),

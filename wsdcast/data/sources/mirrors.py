@@ -20,7 +20,6 @@ from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.open_data_layouts import SYSTEMS, paths_of, ranges_of, roots_of
 from wsdcast.data.sources.opening import REMOTE, open_dataset
 from wsdcast.data.steps import time_text
-from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError, first_line
 
 Store = HTTPStore | LocalStore
@@ -154,10 +153,5 @@ def _require_fields(path: Path, names: Sequence[str], time: np.datetime64) -> No
         except UserError as error:
             raise ValueError(f"its messages cannot be decoded ({error})") from None
     if sorted(parts) != [(name, time, 0) for name in sorted(names)]:
-        what = [words(name).removeprefix("10 m wind ") for name, _, _ in parts]
-        fields = [
-            f"{name} at {time_text(moment)}" + (f" from {lead} h before" if lead else "")
-            for name, (_, moment, lead) in zip(what, parts, strict=True)
-        ]
-        expected = "the wind" if names == DEFAULT else "the variables"
-        raise ValueError(f"its index and its file disagree: where {expected} should be is {', '.join(fields) or 'another variable'}")
+        found = [f"{words(name)} at {time_text(moment)}" + (f" from {lead} h before" if lead else "") for name, moment, lead in parts]
+        raise ValueError(f"its index and its file disagree: in the file is {', '.join(found) or 'another variable'}")

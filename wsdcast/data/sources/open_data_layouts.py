@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from wsdcast.data.variables import DEFAULT, name_and_level
+from wsdcast.data.variables import name_and_level
 from wsdcast.runs.errors import UserError
 
 SYSTEMS = ("gfs", "ifs")
@@ -136,8 +136,7 @@ def ranges_of(system: str, index: bytes, names: Sequence[str]) -> list[Range]:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise ValueError("its index cannot be read") from None
     if lacking := [name for name in names if name not in fields]:
-        what = f"10 m wind {' and '.join('uv'[DEFAULT.index(name)] for name in lacking)}" if names == DEFAULT else ", ".join(lacking)
-        raise ValueError(f"its index has no {what}")
+        raise ValueError(f"its index has no {', '.join(lacking)}")
     return sorted(set(fields.values()))
 
 

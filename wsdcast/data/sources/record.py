@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.layout import fields_of, static_of, values_of
-from wsdcast.data.sources.naming import contents, known_names
+from wsdcast.data.sources.naming import contents, known_names, words
 from wsdcast.data.sources.opening import Address, addresses, of_address, open_dataset, shown, state_of, unpacked
 from wsdcast.data.sources.pieces import Piece, Record
 from wsdcast.data.sources.record_times import choose_times
@@ -69,8 +69,7 @@ def open_record(
     of_static = {field.file for field in static}
     if record.pieces:
         if without := [file for file in record.without_any if file not in of_static]:
-            files, what = first_few(without), _what(record)
-            record.notes.append(f"{len(without)} of its files have {what.replace('has ', '')} and are left out: {files}")
+            record.notes.append(f"{len(without)} of its files have none of the variables and are left out: {first_few(without)}")
         if record.forecasts:
             record.notes.append(f"{len(record.forecasts)} of its files are forecasts, not analyses: {first_few(record.forecasts)}")
         choose_times(record, start, end, np.array(skip, dtype="datetime64[ns]"), all_hours, in_a_row)
@@ -120,9 +119,8 @@ def _look_at(address: Address, name: str, record: Record, static: list[_Static])
 def _add(address: Address, name: str, dataset: xr.Dataset, valid: tuple[np.datetime64, np.datetime64], record: Record) -> None:
     fields = fields_of(dataset, record.channels)
     if not fields:
-        looked_for = known_names(record.channels[0])
-        among = first_few(contents(dataset)) or "nothing"
-        record.without_any[name] = f"{name}: {_what(record)}; looked for {looked_for} among {among}"
+        names, among = first_few(map(words, record.channels)), first_few(contents(dataset)) or "nothing"
+        record.without_any[name] = f"{name}: has none of {names}; looked for {known_names(record.channels[0])} among {among}"
         return
     record.contents += [variable for variable in contents(dataset) if variable not in record.contents]
     arrays = [stored.array for stored in fields.values()]
@@ -132,12 +130,9 @@ def _add(address: Address, name: str, dataset: xr.Dataset, valid: tuple[np.datet
             raise UserError(f"{array.name} has other times than {arrays[0].name}")
     chunks = {channel: stored.chunk for channels, stored in fields.items() for channel in channels}
     record.pieces.append(Piece(address, name, f"{state_of(address)} {times.size} times", times, chunks, tuple(fields), valid))
-    for names, stored in fields.items():
-        array = stored.array
+    for array in arrays:
         if over := OVER_AN_INTERVAL.search(str(array.attrs.get("cell_methods", ""))):
-            what = f"10 m wind {array.name}" if names[0] in DEFAULT else array.name
-            value = "wind" if names[0] in DEFAULT else "value"
-            remark = f"{what} is the {over[1]} over an interval (cell_methods), not the {value} at its time"
+            remark = f"{array.name} is the {over[1]} over an interval (cell_methods), not the value at its time"
             record.notes += [remark] if remark not in record.notes else []
     if max(stored.lead_hours for stored in fields.values()):
         record.forecasts.append(name)
@@ -174,8 +169,3 @@ def _valid(dataset: xr.Dataset) -> tuple[np.datetime64, np.datetime64]:
     if unit in ("Y", "M", "D"):  # the whole year, month or day counts
         last = (last + np.timedelta64(1, unit)).astype("datetime64[ns]") - np.timedelta64(1, "ns")
     return first.astype("datetime64[ns]"), last.astype("datetime64[ns]")
-
-
-def _what(record: Record) -> str:
-    """Return that a file has none of the channels, in words."""
-    return "has no 10 m wind" if record.channels == DEFAULT else "has none of the variables"

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from wsdcast.data.sources.naming import known_names, words
 from wsdcast.data.sources.pieces import Piece, Record, Times
 from wsdcast.data.steps import STEP, time_text
-from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import first_few
 
 
@@ -20,8 +19,8 @@ def choose_times(record: Record, start: datetime | None, end: datetime | None, s
     times_of: dict[str, Times] = {}
     pieces_of = {channel: [index for index, piece in enumerate(record.pieces) if channel in piece.chunks] for channel in record.channels}
     if absent := [channel for channel, pieces in pieces_of.items() if not pieces]:
-        is_among = f" among {', '.join(record.contents)}" if record.channels != DEFAULT else ""
-        record.problems += [f"has no {words(channel)}; looked for {known_names(channel)}{is_among}" for channel in absent]
+        is_among = f"among {', '.join(record.contents)}"
+        record.problems += [f"has no {words(channel)}; looked for {known_names(channel)} {is_among}" for channel in absent]
         return
     for channel, pieces in pieces_of.items():
         times = np.concatenate([record.pieces[index].times for index in pieces])
@@ -62,9 +61,6 @@ def _require_all(record: Record, times_of: dict[str, Times]) -> None:
         return
     record.times = record.times[np.isin(record.times, common)]
     record.places = {channel: places[np.isin(times_of[channel], common)] for channel, places in record.places.items()}
-    if record.channels == DEFAULT:
-        record.problems.append(f"{lone.size} times have only one of u and v, the first {time_text(lone[0])}")
-        return
     lacking = [words(channel) for channel, times in times_of.items() if lone[0] not in times]
     record.problems.append(
         f"{lone.size} times lack some of the variables, the first {time_text(lone[0])}: {', '.join(lacking)}"

@@ -78,9 +78,8 @@ def require_memory_to_build(target: Grid, steps: int, channels: Channels) -> Non
     For 3,200 times of the planet at 240x121 these are 0.71 GB; the whole process took 0.84 GB (``/usr/bin/time -v wsdcast prepare``).
     """
     count, points = len(channels.all), target.shape[0] * target.shape[1]
-    what = "wind" if channels == DEFAULT_CHANNELS else f"{count} channels"
     needed = min(steps, shards_per_graph(count) * SHARD) * count * points * 6.0
-    require_memory(needed, f"preparing {steps} steps of {what} on the grid {target.name}")
+    require_memory(needed, f"preparing {steps} steps of {count} channels on the grid {target.name}")
 
 
 def build(

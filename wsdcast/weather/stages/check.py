@@ -12,6 +12,7 @@ import numpy as np
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.blocks import BadValuesError, Block, close_all, read_block, repeated_extreme
+from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.open_data import fetch_period
 from wsdcast.data.sources.open_data_layouts import SYSTEMS
 from wsdcast.data.sources.opening import fingerprint
@@ -21,7 +22,7 @@ from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import split
 from wsdcast.data.store.building import require_memory_to_build
 from wsdcast.data.store.shards import SHARD, on_grid
-from wsdcast.data.variables import DEFAULT, units_in_words, variable
+from wsdcast.data.variables import units_in_words, variable
 from wsdcast.runs.artefact import Summary, is_current, resolve
 from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.inputs import address_given
@@ -150,7 +151,7 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
                 most[name] = max(most[name], float(np.nanmax(values)))
                 if odd := repeated_extreme(values):
                     points = f"{odd[1]} points read together"
-                    summary.facts[f"note: {_short(name)}"] = f"{points} have {odd[0]:g} {units_in_words(name)}, far from all others"
+                    summary.facts[f"note: {words(name)}"] = f"{points} have {odd[0]:g} {units_in_words(name)}, far from all others"
                 on_grid(values, record.grid, target, data.method, variable(name).absent)
         except UserError as error:
             problem = error.with_skip(record.times[0]) if isinstance(error, BadValuesError) else str(error)
@@ -160,12 +161,8 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
             seconds += time.perf_counter() - begin
             steps += block.last - block.first
     sampled = f"in {steps} steps read as a sample, and the last of every file"
-    if record.channels == DEFAULT:
-        ranges = ", ".join(f"{_short(name)} {least[name]:.1f} to {most[name]:.1f}" for name in DEFAULT)
-        summary.facts["range"] = f"{ranges} m/s {sampled}"
-    else:
-        for name in (name for name in record.channels if np.isfinite(least[name])):
-            summary.facts[f"range of {name}"] = f"{least[name]:.5g} to {most[name]:.5g} {units_in_words(name)} {sampled}"
+    for name in (name for name in record.channels if np.isfinite(least[name])):
+        summary.facts[f"range of {words(name)}"] = f"{least[name]:.5g} to {most[name]:.5g} {units_in_words(name)} {sampled}"
     if steps:
         total = seconds / steps * record.times.size
         if total < 120:
@@ -175,10 +172,6 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
         else:
             duration = f"{total / 3600:.1f} h"
         summary.facts["would take"] = f"about {duration} for one thread, at {1e3 * seconds / steps:.1f} ms a step as in the sample"
-
-
-def _short(name: str) -> str:
-    return "uv"[DEFAULT.index(name)] if name in DEFAULT else name
 
 
 def _last_steps(record: Record) -> list[Block]:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from wsdcast.data.sources.naming import words
 from wsdcast.data.store.analysis import Analysis, open_analysis
-from wsdcast.data.variables import DEFAULT, variable
+from wsdcast.data.variables import variable
 from wsdcast.data.winds import name_in_words, units_of
 from wsdcast.runs.artefact import Summary, complete, is_current, require, resolve
 from wsdcast.runs.errors import UserError
@@ -115,23 +116,18 @@ def _why_no_scores(directory: Path) -> str:
 def _card(recipe: Recipe, record: Analysis, facts: dict[str, Any], scores: str) -> str:
     """The model card, in Markdown."""
     generator, moments = recipe.generator, recipe.moments
-    of_wind = record.variables == DEFAULT
     channels = (*record.variables, *record.forcing_variables)
-    climate = ", ".join(f"{mean:.2f} and {std:.2f}" for mean, std in zip(record.mean, record.std, strict=True))
-    climate = f"mean and standard deviation of u and v over the training split: {climate} m/s"
-    if not (of_wind and channels == DEFAULT):
-        each = zip(channels, record.mean, record.std, strict=True)
-        climate = "mean and standard deviation over the training split: "
-        climate += ", ".join(f"{name} {mean:.5g} and {std:.4g} {variable(name).units}" for name, mean, std in each)
+    each = zip(channels, record.mean, record.std, strict=True)
+    climate = ", ".join(f"{words(name)} {mean:.5g} and {std:.4g} {variable(name).units}" for name, mean, std in each)
     past = [f"{6 * steps} h before" for steps in range(1, 1 + recipe.forcings.past_states)]
-    needed = [f"the {'wind' if of_wind else 'state'} {' and '.join(['now', *past])}", *record.forcing_variables, *recipe.forcings.static]
+    needed = [f"the state {' and '.join(['now', *past])}", *record.forcing_variables, *recipe.forcings.static]
     lines = {
         "Forecasts": f"{', '.join(record.variables)} on {record.grid.name} (longitudes x latitudes), steps of 6 h",
         "Method": f"objective {generator.objective}, prior {generator.prior}, path {generator.path}; moments {generator.moments}",
         "Networks": f"U-Nets with {list(moments.widths)} and {list(generator.widths)} channels by level",
         "Needs": ", ".join(needed),
         "Trained on": f"{facts['data']}, {' to '.join(facts['trained_on'])}, {facts['steps_of_training']} states",
-        "Climate": climate,
+        "Climate": f"mean and standard deviation over the training split: {climate}",
         "Fair CRPS": f"{scores} ({'m/s, u and v, ' * (':' not in scores)}test split of its own record)" if scores else "not scored",
         "Written by": f"wsdcast {facts['wsdcast']}",
     }

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.planet.simulation import Simulation, simulation
 from wsdcast.data.sources.blocks import BadValuesError, close_all
+from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.open_data import fetch_period
 from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, SYSTEMS
 from wsdcast.data.sources.opening import addresses, fingerprint, is_remote
@@ -245,15 +246,11 @@ def _summary(recipe: Recipe, path: Path, notes: list[str]) -> Summary:
         "training / validation / test": " / ".join(str(record.now(part).size) for part in ("train", "validation", "test")) + " samples",
     }
     names = record.variables + record.forcing_variables
-    if names == DEFAULT:
-        facts["mean of u, v"] = ", ".join(f"{value:.2f}" for value in record.mean) + " m/s, training split"
-        facts["std of u, v"] = ", ".join(f"{value:.2f}" for value in record.std) + " m/s, training split"
-    else:
-        for name, mean, std in zip(names, record.mean, record.std, strict=True):
-            forcing = ", a forcing" if name in record.forcing_variables else ""
-            facts[name] = f"{mean:.5g} \u00b1 {std:.3g} {variable(name).units}{forcing}"
-        rounding = record.states.packing.scale / np.sqrt(12) / record.std
-        facts["rounding"] = f"root mean square at most {rounding.max():.1g} of a standard deviation ({names[int(rounding.argmax())]})"
+    for name, mean, std in zip(names, record.mean, record.std, strict=True):
+        forcing = ", a forcing" if name in record.forcing_variables else ""
+        facts[words(name)] = f"{mean:.5g} \u00b1 {std:.3g} {variable(name).units}{forcing}"
+    rounding = record.states.packing.scale / np.sqrt(12) / record.std
+    facts["rounding"] = f"root mean square at most {rounding.max():.1g} of a standard deviation ({words(names[int(rounding.argmax())])})"
     with open_store(path) as dataset:
         for name, count in dataset.attrs.get("values_beyond_packing", {}).items():
             notes.append(f"{name}: {count} far beyond the values of a sample, stored as the highest or lowest that can be")
