@@ -68,39 +68,36 @@ def open_grib(path: str, names: Sequence[str]) -> xr.Dataset:
         import eccodes
     except ImportError:
         raise UserError(f"{path}: reading GRIB needs `pip install 'wsdcast[grib]'`") from None
-    points: dict[str, Points | str] = {}
-    others: dict[str, None] = {}
     try:
-        messages = list(_messages(path, names_of(names), points, others))
+        messages, grids, others = _messages(path, names_of(names))
     except (eccodes.CodesInternalError, OSError, EOFError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as GRIB, it may be damaged or cut off ({error or type(error).__name__})") from None
     varying = [message for message in messages if message.name not in STATIC]
-    grid = grid_of(path, [points[message.grid] for message in varying or messages])
+    grid = grid_of(path, [grids[message.grid] for message in varying or messages])
     if grid is None:
-        return xr.Dataset(attrs={"other_variables": list(others)})
+        return xr.Dataset(attrs={"other_variables": others})
+    points = {name: own for name, own in grids.items() if isinstance(own, Points)}
     dataset = _variables(path, varying, points) if varying else xr.Dataset()
     for name, variable in dataset.data_vars.items():
         variable.attrs = _attributes([message for message in varying if message.name == name])
     for name in STATIC:
         for message in messages:
-            own = points[message.grid]
-            if message.name == name and isinstance(own, Points) and own.equal(grid):
+            if message.name == name and message.grid in points and points[message.grid].equal(grid):
                 dataset[name] = _variable(path, [], np.array(message, dtype=object), points)
                 dataset[name].attrs["units"] = message.units
                 break
-    dataset.attrs["other_variables"] = list(others)
+    dataset.attrs["other_variables"] = others
     return dataset.assign_coords(latitude=grid.latitude, longitude=grid.longitude)
 
 
-def _messages(path: str, wanted: set[str], points: dict[str, Points | str], others: dict[str, None]) -> Iterator[Message]:
-    """Yield the messages with the variables that are wanted, or with static fields.
+def _messages(path: str, wanted: set[str]) -> tuple[list[Message], dict[str, Points | str], list[str]]:
+    """Return the messages with the variables that are wanted, or with static fields; their grids; and the names of the other variables.
 
-    Their grid is added to ``points``: its points, or the reason why it is not regular. The names of other variables are added to
-    ``others``.
+    A grid is its points, or the reason why it is not regular.
     """
     import eccodes
 
-    fields: Counter[int] = Counter()
+    messages, points, others, fields = list[Message](), dict[str, Points | str](), dict[str, None](), Counter[int]()
     size, end = Path(path).stat().st_size, 0
     for handle in _handles(path):
         offset = int(eccodes.codes_get_message_offset(handle))
@@ -118,9 +115,10 @@ def _messages(path: str, wanted: set[str], points: dict[str, Points | str], othe
         )
         member = eccodes.codes_get(handle, "number", int) if eccodes.codes_is_defined(handle, "number") else 0
         units, kind = (eccodes.codes_get(handle, key) for key in ("units", "stepType"))
-        yield Message(name, units, position, initial, valid - initial, member, kind, grid)
+        messages.append(Message(name, units, position, initial, valid - initial, member, kind, grid))
     if end < size and b"GRIB" in _bytes_from(path, end):
         raise EOFError(f"its last message, from byte {end} on, is incomplete")
+    return messages, points, list(others)
 
 
 def _handles(path: str, offset: int = 0) -> Iterator[int]:
@@ -150,7 +148,7 @@ def _time(date: int, clock: int) -> np.datetime64:
     return np.datetime64(f"{day}T{clock // 100:02d}:{clock % 100:02d}", "ns")
 
 
-def _variables(path: str, messages: list[Message], points: dict[str, Points | str]) -> xr.Dataset:
+def _variables(path: str, messages: list[Message], points: dict[str, Points]) -> xr.Dataset:
     """Return the variables that the file has, on common axes of time. A missing message is read as NaN.
 
     Raises:
@@ -186,7 +184,7 @@ def _variables(path: str, messages: list[Message], points: dict[str, Points | st
     return dataset.assign_coords(valid_time=dataset["time"] + dataset["step"])
 
 
-def _by_valid_time(path: str, by_name: dict[str, list[Message]], points: dict[str, Points | str]) -> xr.Dataset:
+def _by_valid_time(path: str, by_name: dict[str, list[Message]], points: dict[str, Points]) -> xr.Dataset:
     """Return the variables along the valid times of their messages. A time with two messages of one variable occurs twice.
 
     Raises:
@@ -211,7 +209,7 @@ def _by_valid_time(path: str, by_name: dict[str, list[Message]], points: dict[st
     return dataset.assign_coords(valid_time=valid, step=("valid_time", step))
 
 
-def _variable(path: str, axes: list[str], messages: NDArray[np.object_], points: dict[str, Points | str]) -> xr.Variable:
+def _variable(path: str, axes: list[str], messages: NDArray[np.object_], points: dict[str, Points]) -> xr.Variable:
     """Return the fields of a table of messages as a lazy variable."""
     lazy = indexing.LazilyIndexedArray(_Fields(path, messages, points))
     return xr.Variable((*axes, "latitude", "longitude"), lazy, encoding={"preferred_chunks": dict.fromkeys(axes, 1)})
@@ -229,19 +227,14 @@ def _attributes(messages: list[Message]) -> dict[str, str]:
 class _Fields(BackendArray):
     """Fields of a table of messages, (..., latitude, longitude), read on demand as float32. Missing values and messages are NaN."""
 
-    def __init__(self, path: str, messages: NDArray[np.object_], points: dict[str, Points | str]) -> None:
+    def __init__(self, path: str, messages: NDArray[np.object_], points: dict[str, Points]) -> None:
         self.path, self.messages, self.points = path, messages, points
         first: Any = next(message for message in messages.flat if message is not None)
-        self.shape = (*messages.shape, *self._points(first).order.shape)
+        self.shape = (*messages.shape, *self.points[first.grid].order.shape)
         self.dtype = np.dtype(np.float32)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
-
-    def _points(self, message: Message) -> Points:
-        points = self.points[message.grid]
-        assert isinstance(points, Points)
-        return points
 
     def _read(self, key: tuple[Any, ...]) -> NDArray[np.float32]:
         *selections, rows, columns = key
@@ -267,4 +260,4 @@ class _Fields(BackendArray):
         finally:
             handles.close()  # type: ignore[attr-defined]
         values[values == MISSING] = np.nan
-        return values[self._points(message).order]
+        return values[self.points[message.grid].order]
