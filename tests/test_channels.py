@@ -214,7 +214,7 @@ def test_times_are_appended_with_the_packing_of_the_store(weather, tmp_path):
     highest = np.iinfo(np.int16).max
     assert record.times.size == 40
     assert (record.states.values[:, 2] == highest).sum() == 1
-    assert record.states[32, 2].max() == pytest.approx(highest * before.states.packing.scale[2] + before.states.packing.offset[2], rel=1e-6)
+    assert record.states[32][2].max() == pytest.approx(highest * before.states.packing.scale[2] + before.states.packing.offset[2], rel=1e-6)
     with pytest.raises(UserError, match="was made with the variables"):
         wsdcast.prepare(recipe_of(tmp_path / "files", grid="12x7", variables=["2m_temperature"]), tmp_path / "run", append=True)
 

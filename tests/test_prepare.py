@@ -76,7 +76,7 @@ def test_files_are_regridded_joined_and_keep_their_gap(tmp_path, monkeypatch, ga
     np.testing.assert_array_equal(record.times, gappy)
     ordered = wind.assign_coords(longitude=wind.longitude % 360).sortby("longitude").isel(latitude=slice(None, None, -1))
     expected = regrid(ordered.v10.values, Grid.regular("24x13"), Grid.regular("12x7"))
-    np.testing.assert_allclose(record.states[:, 1], expected, atol=SCALE / 2 + 1e-5)
+    np.testing.assert_allclose(record.states[:][:, 1], expected, atol=SCALE / 2 + 1e-5)
 
 
 def test_without_a_recipe_it_is_that_of_the_store(tmp_path):
@@ -126,6 +126,6 @@ def test_real_wind_is_prepared(tmp_path, grid):
     with xr.open_dataset(sorted((SHARED / "wind").glob("*.nc"))[0]) as first:
         field = first.u10[5].values
     source_grid, weights = Grid.regular("360x181"), Grid.regular("360x181").area_weights[:, None]
-    assert (record.states[5, 0] * record.grid.area_weights[:, None]).mean() == pytest.approx((field * weights).mean(), abs=1e-4)
-    np.testing.assert_allclose(record.states[5, 0], regrid(field, source_grid, record.grid), atol=SCALE / 2 + 1e-5)
+    assert (record.states[5][0] * record.grid.area_weights[:, None]).mean() == pytest.approx((field * weights).mean(), abs=1e-4)
+    np.testing.assert_allclose(record.states[5][0], regrid(field, source_grid, record.grid), atol=SCALE / 2 + 1e-5)
     assert 4 < record.std.min() < record.std.max() < 8

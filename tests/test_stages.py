@@ -81,7 +81,7 @@ def test_prepared_store_is_plain_xarray(finished, record):
         assert dataset.latitude.values[0] > dataset.latitude.values[-1]
         assert wind.encoding["chunks"] == (8, 8, 16)
         assert wind.encoding["shards"] == (512, 8, 16)
-        np.testing.assert_allclose(wind.values, record.states[:, 0], rtol=1e-7)
+        np.testing.assert_allclose(wind.values, record.states[:][:, 0], rtol=1e-7)
 
 
 def test_normalisation_uses_only_the_training_split(record):
@@ -114,7 +114,7 @@ def test_scores_are_those_of_the_files(finished, record):
         for start in range(2):
             now = int(np.flatnonzero(record.times == forecast.time.values[start])[0])
             for channel, name in enumerate(DEFAULT):
-                crps = fair_crps(ranked(forecast[name].values[start, :, lead], record.states[now + 1 + lead, channel]))
+                crps = fair_crps(ranked(forecast[name].values[start, :, lead], record.states[now + 1 + lead][channel]))
                 scores.append((crps * record.grid.area_weights[:, None]).mean())
         assert row["lead_hours"] == 6 * (lead + 1)
         assert row["crps_fair: wsdcast"] == pytest.approx(np.mean(scores), rel=1e-5)

@@ -240,8 +240,8 @@ def test_foreign_moments_train_and_roll_out(prepared, tmp_path):
         record = open_analysis(run / "analysis.zarr")
         start = record.starts(2, 2)[0]
         noise = next(member_noise(0, record.times[[start]], 3, 1, (2, 8, 16)))[:, 0].numpy()
-        members = record.states[start, 0] + 0.4 * record.std[0] * noise
-        expected = (fair_crps(ranked(members, record.states[start + 1, 0])) * record.grid.area_weights[:, None]).mean()
+        members = record.states[start][0] + 0.4 * record.std[0] * noise
+        expected = (fair_crps(ranked(members, record.states[start + 1][0])) * record.grid.area_weights[:, None]).mean()
         first = {"prediction_timedelta": 0, "time": 0}
         crps = alone["crps_fair"].isel(first).sel(variable="10m_u_component_of_wind", region="globe")
         assert float(crps) == pytest.approx(expected, rel=1e-4)

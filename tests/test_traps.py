@@ -284,7 +284,7 @@ def test_prepare_regrids_by_the_method_that_is_asked_for(directory, method):
     whole.to_netcdf("wind.nc")
     wsdcast.prepare(source="wind.nc", grid="12x6", method=method, run="run")
     expected = regrid(whole.u10.values, Grid(LATITUDES, LONGITUDES), Grid.regular("12x6"), method)
-    np.testing.assert_allclose(open_analysis(Path("run/analysis.zarr")).states[:, 0], expected, atol=0.0026)
+    np.testing.assert_allclose(open_analysis(Path("run/analysis.zarr")).states[:][:, 0], expected, atol=0.0026)
 
 
 @pytest.mark.slow

@@ -123,7 +123,7 @@ class _FromDisk(Dataset[tuple[Tensor, ...]]):
 def _loader(record: Analysis, path: Path, batch: int) -> DataLoader[tuple[Tensor, ...]]:
     """Write the record to a store at ``path``, and return a loader of its samples with two workers."""
     arrays = create_store(path, {"time": record.times}, record.grid, (*record.variables, *record.forcing_variables), (1,))
-    for channel, array in enumerate(arrays):
-        array[:] = record.states[:, channel]
+    for array, states in zip(arrays, record.states[:].swapaxes(0, 1), strict=True):
+        array[:] = states
     close_store(path, {})
     return DataLoader(_FromDisk(path, record), batch, shuffle=True, num_workers=2, drop_last=True, multiprocessing_context="spawn")

@@ -29,10 +29,7 @@ class PackedStates:
     packing: Packing
 
     def __getitem__(self, index: Any) -> NDArray[np.float32]:
-        if not isinstance(index, tuple):
-            return self.packing.unpack(self.values[index])
-        scale, offset = (np.broadcast_to(field[:, None, None], self.shape)[index] for field in self.packing)
-        return self.values[index] * scale + offset
+        return self.packing.unpack(self.values[index])
 
     @property
     def shape(self) -> tuple[int, ...]:
