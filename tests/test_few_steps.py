@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from wsdcast.nets.unet import UNet
-from wsdcast.sampling.samplers import few_steps_sampler
 from wsdcast.warmstart.few_steps import (
     HALVINGS,
     StepDraws,
@@ -17,10 +16,12 @@ from wsdcast.warmstart.few_steps import (
     shortcut_loss,
 )
 from wsdcast.warmstart.flow import Draws, draw, sample
-from wsdcast.warmstart.paths import STRAIGHT, Straight
+from wsdcast.warmstart.paths import STRAIGHT, Path, Straight
 from wsdcast.warmstart.prior import InformedPrior, warm_start
 from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
+from wsdcast.weather.samplers import few_sampler
+from wsdcast.weather.trained import FewEvaluations, Trained
 
 MEAN, STD = 0.4, 0.6  # of the data in normalised space
 SHAPE = (64, 1, 4, 4)
@@ -160,6 +161,12 @@ def test_mean_flow_of_the_exact_network_is_as_good_as_its_velocity():
         torch.testing.assert_close(wrong.error.grad, 2 * residual.mean())  # that of u alone: du/dt has no gradient
 
 
+def drawn_in(count: int, noise: Tensor, path: Path = STRAIGHT) -> Tensor:
+    """The sample of the exact network, which knows the length of its step, in so many steps."""
+    networks = Trained(Exact(), None, lambda _: prior(), None, path)  # type: ignore[arg-type]
+    return few_sampler(networks, FewEvaluations(Exact(), "mean-flow"), count)(context(), noise)
+
+
 def test_one_step_of_the_exact_network_ends_where_many_steps_of_the_flow_end():
     random = torch.Generator().manual_seed(5)
     noise = torch.randn(SHAPE, generator=random, dtype=torch.float64)
@@ -167,7 +174,7 @@ def test_one_step_of_the_exact_network_ends_where_many_steps_of_the_flow_end():
     exact = prior().denormalise(MEAN + STD * noise)
     torch.testing.assert_close(many, exact, rtol=0, atol=1e-5)
     for count in (1, 2, 8):
-        few = few_steps_sampler(Exact(), lambda _: prior(), count, knows_step=True)(context(), noise)
+        few = drawn_in(count, noise)
         torch.testing.assert_close(few, exact, rtol=0, atol=1e-10)
 
 
@@ -178,7 +185,7 @@ def test_few_steps_follow_the_path_of_their_flow():
 
     noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     expected = prior().denormalise(noise + 2 * (MEAN + STD * noise - noise))
-    few = few_steps_sampler(Exact(), lambda _: prior(), 1, Twice(), knows_step=True)(context(), noise)
+    few = drawn_in(1, noise, Twice())
     torch.testing.assert_close(few, expected)
 
 

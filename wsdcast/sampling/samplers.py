@@ -12,8 +12,7 @@ from wsdcast.warmstart.evaluations import Counted
 from wsdcast.warmstart.flow import sample
 from wsdcast.warmstart.paths import STRAIGHT, Path
 from wsdcast.warmstart.prior import PriorOf
-from wsdcast.warmstart.solvers import Solver, Velocity, euler, midpoint
-from wsdcast.warmstart.times import uniform
+from wsdcast.warmstart.solvers import Solver, Velocity, midpoint
 
 Sampler = Callable[[Tensor, Tensor], Tensor]
 """A function ``sampler(context, noise)`` that returns the next state. All are (batch, channel, ...). The noise has the channels of the
@@ -53,14 +52,6 @@ def generator_sampler(
         return state
 
     return lambda context, noise: sample(generator, prior_of, context, noise, times, counted_solve, warmth, path, step)
-
-
-def few_steps_sampler(generator: torch.nn.Module, prior_of: PriorOf, nfe: int, path: Path = STRAIGHT, *, knows_step: bool) -> Sampler:
-    """Return the sampler of a network of :mod:`wsdcast.warmstart.few_steps`: ``nfe`` equal steps of Euler's method at full warmth.
-
-    The path is that of the flow that the network was trained from. If ``knows_step``, the network takes the length of the step.
-    """
-    return generator_sampler(generator, prior_of, nfe, 1.0, uniform(nfe), euler, path, 1 / nfe if knows_step else None)
 
 
 def direct_sampler(generator: torch.nn.Module, prior_of: PriorOf, noise_fields: Callable[[Tensor], Tensor] | None = None) -> Sampler:

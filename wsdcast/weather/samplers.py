@@ -7,7 +7,7 @@ from collections.abc import Collection
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import TORCHDIFFEQ, PathName
 from wsdcast.sampling.acceleration import accelerated
-from wsdcast.sampling.samplers import Sampler, direct_sampler, few_steps_sampler, generator_sampler, moments_sampler
+from wsdcast.sampling.samplers import Sampler, direct_sampler, generator_sampler, moments_sampler
 from wsdcast.warmstart.evaluations import grid, require_possible, solver, steps_for
 from wsdcast.warmstart.prior import warm_start
 from wsdcast.warmstart.times import uniform
@@ -69,13 +69,15 @@ def _require_possible(settings: Rollout, few: Collection[int], direct: bool, pat
 
 
 def few_sampler(networks: Trained, few: FewEvaluations, nfe: int) -> Sampler:
-    """The sampler of a network of few evaluations, with the prior, path and noise fields of ``networks``."""
+    """The sampler of a network of few evaluations, with the prior, path and noise fields of ``networks``.
+
+    It makes equal steps at full warmth, by Euler's method if the network is not the flow itself, fine-tuned.
+    """
     if few.objective == "crps":
         return direct_sampler(few.network, networks.prior_of, networks.noise_fields)
-    if few.objective == "flow":  # fine-tuned for one number of evaluations
-        name = _of_tuned_flow(nfe)
-        return generator_sampler(few.network, networks.prior_of, nfe, 1.0, uniform(steps_for(name, nfe)), solver(name), networks.path)
-    return few_steps_sampler(few.network, networks.prior_of, nfe, networks.path, knows_step=few.objective in KNOW_STEP)
+    name = _of_tuned_flow(nfe) if few.objective == "flow" else "euler"
+    step = 1 / nfe if few.objective in KNOW_STEP else None
+    return generator_sampler(few.network, networks.prior_of, nfe, 1.0, uniform(steps_for(name, nfe)), solver(name), networks.path, step)
 
 
 def _of_tuned_flow(nfe: int) -> str:
