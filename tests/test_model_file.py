@@ -165,8 +165,8 @@ def test_what_is_odd_about_the_initial_states_is_said(trained, tmp_path, kind):
     summary = wsdcast.rollout(model=trained / "tiny.wsd", initial=tmp_path / "wind.nc", run=tmp_path / "run", members=2, days=0.25)
     said = {
         "forecasts": f"1 of its files are forecasts, not analyses: {tmp_path / 'wind.nc'}",
-        "means": "10 m wind u10 is the mean over an interval (cell_methods), not the wind at its time; "
-        "10 m wind v10 is the mean over an interval (cell_methods), not the wind at its time",
+        "means": "u10 is the mean over an interval (cell_methods), not the value at its time; "
+        "v10 is the mean over an interval (cell_methods), not the value at its time",
     }
     assert summary.facts.get("notes") == said.get(kind)
     assert summary.facts["climate"].endswith("); the model was trained on planet")
@@ -386,7 +386,7 @@ def test_a_source_without_wind_is_refused(trained, tmp_path):
     wind = wind_dataset(six_hourly("2001-05-01", 4), np.linspace(80, -80, 9), np.arange(0, 360, 20.0))
     wind[["u10"]].rename(u10="t2m").to_netcdf(tmp_path / "temperature.nc")
     arguments = ["rollout", "--model", trained / "tiny.wsd", "--initial", tmp_path / "temperature.nc", "--run", tmp_path / "run"]
-    assert "has no 10 m wind" in refused(*arguments)
+    assert "has none of 10 m wind u, 10 m wind v" in refused(*arguments)
     assert not (tmp_path / "run").exists()
 
 
