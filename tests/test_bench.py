@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from wsdcast.bench import prepare, rollout, score, train
 from wsdcast.bench.rollout import the_usual_way
-from wsdcast.bench.synthetic import networks_of, record_of
+from wsdcast.bench.synthetic import inputs_of, networks_of, record_of
 from wsdcast.cli import app
 from wsdcast.data.sources.blocks import read_block
 from wsdcast.data.sources.record import open_record
@@ -114,6 +114,27 @@ def test_the_plain_loop_of_the_bench_gives_the_same_forecast(tiny, path, prior, 
         ours = np.stack(list(ensembles(record, networks.forcings, sampler, np.array([1]), members=3, steps=2, seed=0)), axis=2)[0]
     np.testing.assert_allclose(ours, usual, rtol=1e-4, atol=1e-4)
     assert ours[:, 0].std(axis=0).mean() > (0.05 if path != "blur" else 0)  # m/s; the members differ
+
+
+@pytest.mark.parametrize(
+    ("objective", "noise", "nfe"), [("flow", "numbers", 4), ("shortcut", "numbers", 1), ("crps", "numbers", 1), ("crps", "fields", 1)]
+)
+def test_networks_alone_have_inputs_of_the_layout_of_a_rollout(tiny, objective, noise, nfe):
+    """A GPU made the kernels of a generator of the CRPS twice, because the noise of a rollout is a part of a larger tensor."""
+    recipe = load_recipe(tiny).changed(generator__objective=objective, crps__noise=noise, rollout__nfe=nfe)
+    record = record_of(recipe, 40)
+    networks, layouts = networks_of(recipe, record), {}
+
+    def note(network, inputs):
+        layouts.setdefault(network, set()).add(tuple((x.shape, x.stride(), x.dtype) for x in inputs))
+
+    generator = networks.few[nfe].network if nfe in networks.few else networks.generator
+    for network in (networks.moments, generator):
+        network.register_forward_pre_hook(note)
+    list(ensembles(record, networks.forcings, sampler_of(networks, recipe.rollout), np.array([1]), members=3, steps=2, seed=0))
+    for network in (networks.moments, generator):
+        assert layouts.pop(network) == {tuple((x.shape, x.stride(), x.dtype) for x in inputs_of(network, 3, record.grid))}
+    assert not layouts
 
 
 @pytest.mark.parametrize(("objective", "noise"), [("distil", "numbers"), ("shortcut", "numbers"), ("crps", "numbers"), ("crps", "fields")])

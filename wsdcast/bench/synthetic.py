@@ -52,11 +52,12 @@ def networks_of(recipe: Recipe, record: Analysis) -> Trained:
 def inputs_of(network: MomentsModel | UNet, batch: int, grid: Grid) -> tuple[Tensor, ...]:
     """Return random inputs of a network, on the device.
 
-    The moments network takes a context. The generator takes the state with its context and moments, and its conditions.
+    The moments network takes a context. The generator takes the state with its context and moments, and its conditions. They have the
+    layout in memory that they have in a rollout, because a compiler makes other kernels for another layout.
     """
     unet = network.network if isinstance(network, MomentsModel) else network
     assert isinstance(unet, UNet)
-    shapes = unet.input_shapes(*grid.shape)
-    x = torch.randn(batch, *shapes[0][1:], device=devices.device())
-    scalars = (x.new_full(shape, 0.5) if len(shape) == 1 else torch.randn(batch, *shape[1:], device=x.device) for shape in shapes[1:])
-    return x, *scalars
+    (_, *of_sample), *conditions = unet.input_shapes(*grid.shape)
+    x = torch.randn(batch, *of_sample, device=devices.device())
+    noise = torch.randn(batch, unet.last.out_channels * grid.latitude.size * grid.longitude.size, device=x.device)
+    return x, *(x.new_full(shape, 0.5) if len(shape) == 1 else noise[:, : shape[1]] for shape in conditions)
