@@ -72,7 +72,7 @@ def cost_of_moments(
     """The cost of the moments network, relative to the generator, in floating-point operations.
 
     Args:
-        moments, generator: the networks.
+        moments, generator: the networks, on the device ``meta``.
         context: shape of one context, (1, channels, row, column).
         generator_settings: how the generator is trained.
         samples: number of all training samples.
@@ -82,7 +82,7 @@ def cost_of_moments(
     Returns:
         The cost of one evaluation in evaluations of the generator, and the cost of all visits in training steps of the generator.
     """
-    ratio = operations(moments, torch.zeros(context)) / _operations_of_one(generator, context[2:])
+    ratio = operations(moments, torch.empty(context, device="meta")) / _operations_of_one(generator, context[2:])
     return ratio, round(ratio * visits / samples_per_step(generator_settings, samples))
 
 
@@ -106,7 +106,7 @@ def equal_cost_steps(total: float, relative: float, once: float, share: float, w
 
 
 def step_operations(generator: UNet, grid: Sequence[int], settings: Network, samples: int) -> int:
-    """Floating-point operations of one evaluation of the generator for each sample of an optimiser step.
+    """Floating-point operations of one evaluation of the generator (on the device ``meta``) for each sample of an optimiser step.
 
     ``samples`` is the number of all training samples.
     """
@@ -115,7 +115,7 @@ def step_operations(generator: UNet, grid: Sequence[int], settings: Network, sam
 
 def _operations_of_one(generator: UNet, grid: Sequence[int]) -> int:
     """Floating-point operations of one evaluation for one sample."""
-    return operations(generator, *(torch.zeros(shape) for shape in generator.input_shapes(grid[0], grid[1])))
+    return operations(generator, *(torch.empty(shape, device="meta") for shape in generator.input_shapes(grid[0], grid[1])))
 
 
 def trained_variants(

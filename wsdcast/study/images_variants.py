@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from wsdcast.images.data.store import Images
 from wsdcast.images.networks import generator_model, moments_model
 from wsdcast.images.recipe import ImageRecipe
@@ -57,7 +59,8 @@ def moments_cost(recipe: ImageRecipe, images: Images) -> tuple[float, int]:
 
 
 def _networks(recipe: ImageRecipe, images: Images) -> tuple[MomentsModel, UNet, tuple[int, ...]]:
-    """The untrained networks, and the shape of one context."""
+    """The untrained networks, without values (device ``meta``), and the shape of one context."""
     channels, rows, columns = images.shape
-    moments, generator = moments_model(recipe.moments, channels), generator_model(recipe.generator, channels)
+    with torch.device("meta"):
+        moments, generator = moments_model(recipe.moments, channels), generator_model(recipe.generator, channels)
     return moments, generator, (1, channels + 1, rows, columns)

@@ -129,8 +129,9 @@ def _with_past_states(record: Analysis, recipe: Recipe) -> Analysis:
 
 
 def _networks(recipe: Recipe, record: Analysis) -> tuple[MomentsModel, UNet, tuple[int, ...]]:
-    """The untrained networks, and the shape of one context."""
+    """The untrained networks, without values (device ``meta``), and the shape of one context."""
     record = _with_past_states(record, recipe)
     sizes = sizes_of(record, forcings_of(record, recipe.forcings, torch.device("cpu")))
-    moments, generator = moments_model(recipe.moments, sizes), generator_model(recipe.generator, sizes, noise=recipe.crps.noise)
+    with torch.device("meta"):
+        moments, generator = moments_model(recipe.moments, sizes), generator_model(recipe.generator, sizes, noise=recipe.crps.noise)
     return moments, generator, (1, sizes.context, *record.grid.shape)

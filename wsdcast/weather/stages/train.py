@@ -7,6 +7,8 @@ import math
 import shutil
 from pathlib import Path
 
+import torch
+
 from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.nets.peak import training_memory
 from wsdcast.nets.weights import load_network
@@ -174,7 +176,9 @@ def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
     if devices.device().type != "cpu":
         return
     sizes = sizes_of(record, samples.forcings)
-    generator = generator_model(recipe.generator, sizes, noise=recipe.crps.noise)
+    with torch.device("meta"):  # the shapes of the weights are enough
+        generator = generator_model(recipe.generator, sizes, noise=recipe.crps.noise)
+        moments = moments_model(recipe.moments, sizes)
     inputs = generator.input_shapes(*record.grid.shape)
     together = recipe.generator.batch * (MEMBERS if recipe.generator.objective == "crps" else 1)
     needed = training_memory(generator, together, recipe.generator.precision == "bf16", *inputs)
@@ -189,12 +193,11 @@ def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
             needed_later = training_memory(generator, evaluations, optimisation.precision == "bf16", *inputs)
             require_memory(needed_later, f"training {artefact} with {evaluations} evaluations in each batch at {record.grid.name}")
     if recipe.generator.needs_moments_network:
-        moments, settings = moments_model(recipe.moments, sizes), recipe.moments
-        own = recipe.generator if recipe.generator.moments != "frozen" else settings
+        own = recipe.generator if recipe.generator.moments != "frozen" else recipe.moments
         context = (1, sizes.context, *record.grid.shape)
         needed_by_moments = training_memory(moments, own.batch, own.precision == "bf16", context)
         if recipe.generator.moments != "frozen":
             needed += needed_by_moments
         else:
-            require_memory(needed_by_moments, f"training the moments network in batches of {settings.batch} at {record.grid.name}")
+            require_memory(needed_by_moments, f"training the moments network in batches of {own.batch} at {record.grid.name}")
     require_memory(needed, f"training the generator in batches of {recipe.generator.batch} at {record.grid.name}")
