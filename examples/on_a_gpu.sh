@@ -3,14 +3,16 @@
 #
 #     sh examples/on_a_gpu.sh OUT [PART ...]
 #
-# The parts, in order of their worth; without PART all of them run in this order:
-#     rollout     time of a rollout at 1.5 degrees relative to its networks alone, with four, one and ten evaluations per sample
-#     members     members of a small model made fast, with --deterministic (twice: the bits must agree) and on the CPU
-#     train       the same as rollout for training steps
-#     move        a training that begins on the CPU, continues on the GPU, and goes back
-#     precision   what eight bits could gain over sixteen in the generator; RUN names a run directory for the scores
-#     images      the study on CIFAR-10 with the paper's networks; IMAGES names the archive or an npz
-#     weather     the study on GFS wind at 1.5 degrees, and scores of the same members, fast and deterministic
+# The parts, in order of their worth, with the minutes that an H200 should need, estimated; without PART all of them run in this order:
+#     rollout     6   time of a rollout at 1.5 degrees relative to its networks alone, with four, ten and one evaluations per sample
+#     train       3   the same for training steps
+#     members     5   members of a small model made fast, with --deterministic (twice: the bits must agree) and on the CPU
+#     move        2   a training that begins on the CPU, continues on the GPU, and goes back
+#     precision   1   what eight bits could gain over sixteen in the generator; RUN names a run directory for the scores
+#     others      5   rollout for an ensemble trained on the CRPS and for the planet, and train for the planet
+#     weather    30   the study on GFS wind at 1.5 degrees, and scores of the same members, fast and deterministic
+#     images     60   the study on CIFAR-10 with the paper's networks; IMAGES names the archive or an npz
+# Whoever has the GPU for a quarter of an hour gives: rollout train move precision
 #
 # Each measurement runs by itself and prints what it finds at once. One that fails, or takes more than LIMIT seconds (300), does not keep the
 # next from running. It needs no internet. `weather` needs the analyses of pipelines/gfs-1.5.yaml in wind/*.nc or in the files that WIND
@@ -22,7 +24,7 @@
 set -u
 out=${1:?usage: sh examples/on_a_gpu.sh OUT [PART ...]}
 shift
-parts="rollout members train move precision images weather"
+parts="rollout train members move precision others weather images"
 [ $# -gt 0 ] || set -- $parts
 for part; do
     case " $parts " in
@@ -57,13 +59,13 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 for part; do
     case $part in
     rollout)
-        # The first command compiles both networks. The next two find the kernels in the cache; those of crps are others.
-        measure "four evaluations" wsdcast bench rollout --recipe era5 --members 50 --nfe 4 --lead 10d --json
-        measure "one evaluation, distil" wsdcast bench rollout --recipe era5 --members 50 --nfe 1 --lead 10d --json
-        measure "ten evaluations" wsdcast bench rollout --recipe era5 --members 50 --nfe 10 --lead 10d --json
-        measure "one evaluation, crps" \
-            wsdcast bench rollout --recipe era5 -o generator.objective=crps --members 50 --nfe 1 --lead 10d --json
-        measure "planet" wsdcast bench rollout --recipe planet --nfe 10 --json
+        # The first command compiles both networks. The next two find the kernels in the cache.
+        for evaluations in 4 10 1; do
+            measure "evaluations: $evaluations" wsdcast bench rollout --recipe era5 --members 50 --nfe $evaluations --lead 10d --json
+        done
+        ;;
+    train)
+        measure "training steps, era5" wsdcast bench train --recipe era5 --json
         ;;
     members)
         measure "a small model" wsdcast prepare --recipe "$here/on_a_gpu.yaml" -o data.days=200 --run "$out/small"
@@ -79,10 +81,6 @@ for part; do
         measure "do both deterministic forecasts have the same bits? A difference is named" \
             diff -rq "$out/exact/forecast.zarr/10m_u_component_of_wind" "$out/again/forecast.zarr/10m_u_component_of_wind"
         ;;
-    train)
-        measure "training steps, era5" wsdcast bench train --recipe era5 --json
-        measure "training steps, planet" wsdcast bench train --recipe planet --json
-        ;;
     move)
         measure "from the CPU to the GPU and back" wsdcast prepare --recipe "$here/on_a_gpu.yaml" --run "$out/moved"
         # Each stops after some seconds, which must be enough to import everything on a cold machine.
@@ -94,11 +92,11 @@ for part; do
     precision)
         measure "eight bits" python3 "$here/eight_bits.py" ${RUN:+"$RUN"}
         ;;
-    images)
-        sed "s/steps: 40000/steps: ${STEPS:-2000}/; s/steps: 100000/steps: ${STEPS:-2000}/; s/steps: 10000/steps: 3000/" \
-            "$here/../pipelines/inpaint/cifar10.yaml" > "$out/cifar10.yaml"
-        measure "CIFAR-10" wsdcast inpaint prepare --recipe "$out/cifar10.yaml" --source "${IMAGES:-cifar10}" --run "$out/cifar10"
-        measure "its study" wsdcast inpaint study --run "$out/cifar10" --seeds 0 --nfe 2,4,10,20,50
+    others)
+        measure "one evaluation, crps" \
+            wsdcast bench rollout --recipe era5 -o generator.objective=crps --members 50 --nfe 1 --lead 10d --json
+        measure "planet" wsdcast bench rollout --recipe planet --nfe 10 --json
+        measure "training steps, planet" wsdcast bench train --recipe planet --json
         ;;
     weather)
         [ -d "${GFS:-}" ] && mkdir -p "$out/gfs" && cp -r "$GFS/." "$out/gfs" ||
@@ -108,6 +106,11 @@ for part; do
         cp -r "$out/gfs/study/warm-0" "$out/gfs-exact"
         forecast "$out/gfs/study/warm-0" "${CUDA_VISIBLE_DEVICES-0}"
         forecast "$out/gfs-exact" "${CUDA_VISIBLE_DEVICES-0}" --deterministic
+        ;;
+    images)
+        measure "CIFAR-10" wsdcast inpaint prepare --recipe cifar10 --source "${IMAGES:-cifar10}" --run "$out/cifar10" \
+            -o moments.steps="${STEPS:-2000}" -o generator.steps="${STEPS:-2000}" -o classifier.steps=3000
+        measure "its study" wsdcast inpaint study --run "$out/cifar10" --seeds 0 --nfe 2,4,10,20,50
         ;;
     esac
 done

@@ -18,7 +18,7 @@ RECORD = """#!/bin/sh
 { printf '%s' "${CUDA_VISIBLE_DEVICES-all}"; printf '\\t%s' "$0" "$@"; echo; } >> "$RECORDED"
 exit $CODE
 """
-PARTS = {"rollout": 5, "members": 10, "train": 2, "move": 4, "images": 2, "weather": 6}
+PARTS = {"rollout": 3, "train": 1, "members": 10, "move": 4, "others": 3, "weather": 6, "images": 2}
 """The number of commands of each part."""
 
 
@@ -58,7 +58,7 @@ def test_a_command_that_fails_does_not_keep_the_next_ones_from_running(tmp_path)
 
 
 def test_an_unknown_part_is_refused_before_anything_runs(tmp_path):
-    with pytest.raises(AssertionError, match=r"no part sped; the parts are: rollout members"):
+    with pytest.raises(AssertionError, match=r"no part sped; the parts are: rollout train"):
         recorded(tmp_path, "rollout", "sped")
     assert not (tmp_path / "recorded").exists()
 
@@ -76,6 +76,13 @@ def test_the_same_members_are_made_on_the_gpu_and_on_the_cpu(tmp_path):
     assert [(visible, "--deterministic" in arguments) for visible, *arguments in commands] == [
         ("0", False), ("0", True), ("0", True), ("", False)
     ]  # fmt: skip
+
+
+def test_the_steps_of_the_study_of_images_are_those_that_are_asked_for(tmp_path, monkeypatch):
+    """A hundred thousand became 30,000, because the script changed the recipe's text, and then changed a part of what it had written."""
+    monkeypatch.setenv("STEPS", "100000")
+    (_, *prepare), _ = recorded(tmp_path, "images")
+    assert prepare[-6:] == ["-o", "moments.steps=100000", "-o", "generator.steps=100000", "-o", "classifier.steps=3000"]
 
 
 def test_a_second_try_has_the_networks_of_a_study_that_its_limit_stopped_before(tmp_path, monkeypatch):
