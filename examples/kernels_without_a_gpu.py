@@ -25,6 +25,7 @@ from torch._subclasses import fake_tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from wsdcast.bench.synthetic import record_of
+from wsdcast.nets.weights import to_device
 from wsdcast.sampling.acceleration import ONE_KERNEL_FOR_NEIGHBOURS
 from wsdcast.weather.forcings import forcings_of
 from wsdcast.weather.networks import generator_model, moments_model, sizes_of
@@ -65,14 +66,14 @@ def kernels_of(network: nn.Module, inputs: list[tuple[int, ...]], options: dict[
     """Return the bytes that one evaluation moves, in convolutions and in all other kernels.
 
     Args:
-        network: the network.
+        network: the network, laid out in memory as in a rollout.
         inputs: shapes of its inputs.
         options: options of torch's compiler.
         looked_up: whether the neighbours on the sphere are looked up, as :func:`wsdcast.nets.sphere.pad` does for a compiler, or copied.
     """
     with fake_tensor.FakeTensorMode(), torch.no_grad():
-        tensors = {name: torch.empty(tensor.shape, device="cuda") for name, tensor in network.state_dict(keep_vars=True).items()}
-        tensors |= {name: torch.empty(tensor.shape, device="cuda") for name, tensor in network.named_buffers()}
+        stored = dict(network.named_parameters()) | dict(network.named_buffers())
+        tensors = {name: torch.empty_strided(tensor.shape, tensor.stride(), device="cuda") for name, tensor in stored.items()}
 
         def evaluate(*values: Tensor) -> tuple[Tensor, ...]:
             weights, fields = dict(zip(tensors, values, strict=False)), values[len(tensors) :]
@@ -91,7 +92,7 @@ def kernels_of(network: nn.Module, inputs: list[tuple[int, ...]], options: dict[
                 patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=caches),
                 config.patch(force_disable_caches=True, **options),
             ):
-                compile_fx.compile_fx_inner(traced, arguments)
+                compile_fx.compile_fx_inner(traced, arguments, is_inference=True)
         except Counted as counted:
             return counted.args
     raise AssertionError("the compiler counted nothing")
@@ -120,7 +121,7 @@ def main(name: str) -> None:
     recipe = load_recipe(name)
     record = record_of(recipe, 30)
     sizes = sizes_of(record, forcings_of(record, recipe.forcings, torch.device("cpu")))
-    generator, moments = generator_model(recipe.generator, sizes), moments_model(recipe.moments, sizes)
+    generator, moments = to_device(generator_model(recipe.generator, sizes)), to_device(moments_model(recipe.moments, sizes))
     shapes = {"generator": generator.input_shapes(*record.grid.shape), "moments network": moments.network.input_shapes(*record.grid.shape)}
     pretend()
     for label, network in {"generator": generator, "moments network": moments}.items():
