@@ -6,18 +6,18 @@
 # The parts, in order of their worth, with the minutes that an H200 should need, estimated; without PART all of them run in this order:
 #     rollout     6   time of a rollout at 1.5 degrees relative to its networks alone, with four, ten and one evaluations per sample
 #     train       3   the same for training steps
-#     members     5   members of a small model made fast, with --deterministic (twice: the bits must agree) and on the CPU
+#     members     4   members of a small model made fast, with --deterministic (twice: the bits must agree) and on the CPU
 #     move        2   a training that begins on the CPU, continues on the GPU, and goes back
 #     precision   1   what eight bits could gain over sixteen in the generator; RUN names a run directory for the scores
 #     others      5   rollout for an ensemble trained on the CRPS and for the planet, and train for the planet
-#     weather    30   the study on GFS wind at 1.5 degrees, and scores of the same members, fast and deterministic
+#     weather    15   the study on GFS wind at 1.5 degrees, and scores of the same members, fast and deterministic
 #     images     60   the study on CIFAR-10 with the paper's networks; IMAGES names the archive or an npz
-# Whoever has the GPU for a quarter of an hour gives: rollout train move precision
+# For a quarter of an hour give `rollout train`, and then `members` if five minutes are left, or else `move precision`.
 #
 # Each measurement runs by itself and prints what it finds at once. One that fails, or takes more than LIMIT seconds (300), does not keep the
 # next from running. It needs no internet. `weather` needs the analyses of pipelines/gfs-1.5.yaml in wind/*.nc or in the files that WIND
 # names; or GFS names a run directory that `wsdcast prepare --recipe gfs-1.5` wrote. SEEDS makes the study of weather longer, STEPS that of
-# images; both need a longer LIMIT.
+# images. Both studies need a LIMIT of an hour; the same command goes on where a shorter one ended them.
 #
 # OUT/kernels keeps the compiled kernels, which take minutes per network. A second machine with the same GPU, Python and releases of torch
 # and Triton that has this folder in its OUT does not compile them again.
