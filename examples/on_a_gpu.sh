@@ -102,10 +102,12 @@ for part; do
         [ -d "${GFS:-}" ] && mkdir -p "$out/gfs" && cp -r "$GFS/." "$out/gfs" ||
             measure "GFS wind" wsdcast prepare --recipe gfs-1.5 --source "${WIND:-wind/*.nc}" --run "$out/gfs"
         measure "its study" wsdcast study nfe --run "$out/gfs" --seeds "${SEEDS:-0}" --json
-        rm -rf "$out/gfs-exact"
-        cp -r "$out/gfs/study/warm-0" "$out/gfs-exact"
+        # The copy stays in the same folder, because the networks of a study have links to the record.
+        rm -rf "$out/gfs/study/exact"
+        cp -r "$out/gfs/study/warm-0" "$out/gfs/study/exact"
+        rm -rf "$out/gfs/study/exact/"*forecast.zarr # of an earlier try: fast ones would pass for deterministic ones
         forecast "$out/gfs/study/warm-0" "${CUDA_VISIBLE_DEVICES-0}"
-        forecast "$out/gfs-exact" "${CUDA_VISIBLE_DEVICES-0}" --deterministic
+        forecast "$out/gfs/study/exact" "${CUDA_VISIBLE_DEVICES-0}" --deterministic
         ;;
     images)
         measure "CIFAR-10" wsdcast inpaint prepare --recipe cifar10 --source "${IMAGES:-cifar10}" --run "$out/cifar10" \

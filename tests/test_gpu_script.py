@@ -86,15 +86,23 @@ def test_the_steps_of_the_study_of_images_are_those_that_are_asked_for(tmp_path,
 
 
 def test_a_second_try_has_the_networks_of_a_study_that_its_limit_stopped_before(tmp_path, monkeypatch):
-    """They were copied into the copy of the first try. Paths have spaces."""
+    """They were copied into the copy of the first try, or to where their link to the record led nowhere. Paths have spaces.
+
+    The copy has no forecasts: those of the first try, which are not deterministic, would have stayed.
+    """
     for name in ("GFS", "RUN"):
         (tmp_path / f"my {name}").mkdir()
         monkeypatch.setenv(name, str(tmp_path / f"my {name}"))
-    network = tmp_path / "out/gfs/study/warm-0/network"
+    (tmp_path / "my GFS/analysis.zarr").mkdir()
+    trained, copied = tmp_path / "out/gfs/study/warm-0", tmp_path / "out/gfs/study/exact"
+    trained.mkdir(parents=True)
+    (trained / "analysis.zarr").symlink_to("../../analysis.zarr")
     for number in (1, 2):
-        network.parent.mkdir(parents=True, exist_ok=True)
-        network.write_text(str(number))
-        recorded(tmp_path, "weather", "precision")
-        assert (tmp_path / "out/gfs-exact/network").read_text() == str(number)
+        (trained / "network").write_text(str(number))
+        commands = recorded(tmp_path, "weather", "precision")
+        assert sum("out/gfs/study/exact" in command for command in commands) == 2 * number  # it is rolled out and scored
+        assert {path.name for path in copied.iterdir()} == {"analysis.zarr", "network"}
+        assert (copied / "network").read_text() == str(number)
+        assert (copied / "analysis.zarr").is_dir()
+        (trained / "forecast.zarr").mkdir(exist_ok=True)
     assert (tmp_path / "recorded").read_text().endswith(f"eight_bits.py\t{tmp_path}/my RUN\n")
-    assert [path.name for path in (tmp_path / "out/gfs").iterdir()] == ["study"]
