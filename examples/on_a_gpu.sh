@@ -86,7 +86,8 @@ for part; do
         # Each stops after some seconds, which must be enough to import everything on a cold machine.
         for visible in "" 0 ""; do
             CUDA_VISIBLE_DEVICES=$visible timeout --signal TERM "${SECONDS_EACH:-30}" \
-                wsdcast train --recipe "$here/on_a_gpu.yaml" --run "$out/moved" 2>&1 | grep -E "goes on|continues|stopped"
+                wsdcast train --recipe "$here/on_a_gpu.yaml" --run "$out/moved" 2>&1 | grep -E "goes on|stopped" ||
+                say "the training had not begun; SECONDS_EACH must be longer"
         done
         ;;
     precision)

@@ -33,6 +33,7 @@ def recorded(directory: Path, *parts: str, code: int = 0) -> list[list[str]]:
     done = subprocess.run(["sh", str(SCRIPT), "out", *parts], capture_output=True, text=True, env=environment, cwd=directory)
     assert done.returncode == 0, done.stderr
     commands = [line.split("\t") for line in (directory / "recorded").read_text().splitlines()]
+    assert done.stdout.count("SECONDS_EACH must be longer") == 3 * ("move" in (parts or PARTS))  # these trainings print nothing
     assert done.stdout.count(f"ended with {code}") == (len(commands) - 1 if code else 0)
     return [[visible, *arguments] for visible, program, *arguments in commands if Path(program).name == "wsdcast"]
 
