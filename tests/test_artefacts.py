@@ -194,7 +194,7 @@ def test_an_unfinished_artefact_goes_on_if_its_claim_agrees_in_what_it_says(tmp_
         claim(partial, older | {"initial times": times}, overwrite=False)
         assert partial.exists()
     for other in ({"initial times": ["2020-01-02T00"]}, {"hash": "c"}):
-        with pytest.raises(UserError, match=r"of another recipe or has other initial times \(its own: 2020-01-01T00\); finish it"):
+        with pytest.raises(UserError, match=r"of another recipe or other settings \(its own initial times: 2020-01-01T00\); finish it"):
             claim(partial, older | other, overwrite=False)
         assert partial.exists()
     claim(partial, older | {"initial times": ["2020-01-02T00"]}, overwrite=True)

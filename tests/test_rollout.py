@@ -142,7 +142,9 @@ def test_an_unfinished_forecast_of_another_recipe_is_not_continued(trained_run, 
         wsdcast.rollout(run=trained_run)
     monkeypatch.undo()
     for change in ({"seed": 1}, {"members": 6}, {"nfe": 4}):
-        with pytest.raises(UserError, match=r"is unfinished and of another recipe or .*\(its own: 20\d\d-.*--overwrite"):
+        with pytest.raises(
+            UserError, match=r"is unfinished and .* \(its own initial times: 20\d\d-.*; arithmetic: deterministic\); .*--overwrite"
+        ):
             wsdcast.rollout(run=trained_run, **change)
     (trained_run / ANIMATION).write_bytes(b"of an earlier forecast")
     wsdcast.rollout(run=trained_run, seed=1, overwrite=True)

@@ -7,9 +7,11 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from rollouts import loaded
+from rollouts import forecast_of, loaded
 
 import wsdcast
+from wsdcast.data.store.forecasts import Forecasts
+from wsdcast.runs.errors import UserError
 from wsdcast.sampling.acceleration import in_bfloat16
 from wsdcast.warmstart import evaluations
 from wsdcast.weather import samplers as sampling
@@ -91,6 +93,36 @@ def test_a_deterministic_rollout_is_deterministic_to_its_last_field(trained_run,
     wsdcast.rollout(run=trained_run, starts=1, days=0.25, deterministic=True)
     assert flags == [(True, False)]
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_fast_forecast_does_not_pass_for_a_deterministic_one(trained_run, finished, monkeypatch):
+    """It counted as current, and an unfinished one was completed as if its first rows were deterministic too."""
+    if not finished:
+        write = Forecasts.write
+        monkeypatch.setattr(Forecasts, "write", lambda self, row, *fields: write(self, row, *fields) or 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            wsdcast.rollout(run=trained_run, starts=2, days=0.25)
+        monkeypatch.undo()
+    else:
+        wsdcast.rollout(run=trained_run, starts=2, days=0.25)
+    # As a GPU would have made it: what a CPU makes is always deterministic.
+    about = trained_run / ("forecast.zarr/zarr.json" if finished else ".forecast.partial.marks/claim.json")
+    said = about.read_text()
+    assert '"deterministic"' in said
+    about.write_text(said.replace('"deterministic"', f'"{rollout_stage.FAST}"'))
+    before = store_bytes(trained_run)
+    with pytest.raises(UserError, match="without --deterministic"):
+        wsdcast.rollout(run=trained_run, starts=2, days=0.25, deterministic=True)
+    assert store_bytes(trained_run) == before
+    if finished:
+        assert "current: forecast.zarr" in wsdcast.rollout(run=trained_run, starts=2, days=0.25).facts
+    wsdcast.rollout(run=trained_run, starts=2, days=0.25, deterministic=True, overwrite=True)
+    assert forecast_of(trained_run).attrs["arithmetic"] == "deterministic"
+
+
+def store_bytes(run):
+    return {path: path.read_bytes() for path in run.glob("*forecast*/**/*") if path.is_file()}
 
 
 def test_the_first_sampler_is_let_go_before_the_second_begins(trained_run, monkeypatch):

@@ -144,7 +144,7 @@ def test_a_record_that_grows_does_not_mix_initial_times(growing, unfinished, mon
         wsdcast.rollout(run=growing)
         shutil.rmtree(growing / MOMENTS_FORECAST)
     wsdcast.prepare(run=growing, source="second.nc", append=True)
-    with pytest.raises(UserError, match=r"has other initial times(: the record is longer now| \(its own: 2020-.*\)); .* with --overwrite"):
+    with pytest.raises(UserError, match=r"(initial times: the record is longer now|its own initial times: 2020-.*\)); .* with --overwrite"):
         wsdcast.rollout(run=growing)
     wsdcast.rollout(run=growing, overwrite=True)
     anew = shutil.copytree(growing, Path("anew"))

@@ -49,8 +49,8 @@ def require_same_claim(partial: Path, content: dict[str, Any]) -> None:
         UserError: if it is made from something else. The message names the lists of its claim.
     """
     if partial.exists() and (claimed := _claimed_otherwise(partial, content)) is not None:
-        lists = {key: first_few(map(str, value)) for key, value in claimed.items() if isinstance(value, list)}
-        own = "".join(f" or has other {key} (its own: {first})" for key, first in lists.items())
+        lists = "; ".join(f"{key}: {first_few(map(str, value))}" for key, value in claimed.items() if isinstance(value, list))
+        own = f" or other settings (its own {lists})" if lists else ""
         raise UserError(f"{partial} is unfinished and of another recipe{own}; finish it with that one, or discard it with --overwrite")
 
 

@@ -43,6 +43,9 @@ from wsdcast.weather.forecast.writing import run_and_write
 from wsdcast.weather.recipe import Recipe, Rollout
 from wsdcast.weather.samplers import few_in_words, moments_sampler_of, noise_count_of, sampler_of
 
+FAST = "fast, without --deterministic"
+"""What a forecast says of its arithmetic if it was made on a GPU and another run would give other bits."""
+
 
 def rollout(
     recipe: str | Path | Recipe | Overridden | None = None,
@@ -149,7 +152,9 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
         reason = "rollout.keep is statistics" if has_truth else "the record has no truth after the initial times"
         summary.facts[f"not written: {MOMENTS_FORECAST}"] = f"only scores need it, and there are none: {reason}"
     samplers[FORECAST] = sampler_of(networks, settings, deterministic=deterministic)
-    current = processes.decided(lambda: [name for name in samplers if _is_current(origin, name, overwrite)])
+    current = processes.decided(
+        lambda: [name for name in samplers if _is_current(origin, name, deterministic=deterministic, overwrite=overwrite)]
+    )
     for artefact in list(samplers):
         if artefact in current:
             summary.facts[f"current: {artefact}"] = str(directory / artefact)
@@ -200,8 +205,9 @@ def _write(origin: Origin, artefact: str, sampler: Sampler, batch: int, summary:
     layout |= {"members": settings.members, "reduced": settings.keep == "statistics", "variables": variables}
     scored = artefact == MOMENTS_FORECAST or settings.keep == "scores"
     store = ScoredForecasts(**layout, truth=truth_of(record, variables)) if scored else Forecasts(**layout)
-    # The initial times change when the record grows.
-    claimed = stamp | {"initial times": store.times.astype("datetime64[h]").astype(str).tolist()}
+    # The initial times change when the record grows. A fast forecast on a GPU must not be completed as a deterministic one.
+    arithmetic = "deterministic" if deterministic or devices.device().type == "cpu" else FAST
+    claimed = stamp | {"initial times": store.times.astype("datetime64[h]").astype(str).tolist(), "arithmetic": [arithmetic]}
     with processes.completed_by_first(path, claimed, overwrite, store.bytes):
         missing = processes.decided(lambda: _begin(store, directory / ANIMATION))
         all_groups = groups(missing, settings.members, batch, devices.device(), alone=deterministic)
@@ -222,7 +228,7 @@ def _write(origin: Origin, artefact: str, sampler: Sampler, batch: int, summary:
                     write_states(states, record, {name.replace(" ", "_"): text for name, text in origin.facts.items()})
             credit = {name: origin.facts[name] for name in ("attribution",) if name in origin.facts}
             title = "10 m wind ensemble forecast" if variables == DEFAULT else "ensemble forecast"
-            store.close({"title": title, "wsdcast": json.dumps(stamp)} | credit)
+            store.close({"title": title, "wsdcast": json.dumps(stamp), "arithmetic": arithmetic} | credit)
     seconds = time.perf_counter() - begin
     count = f"{len(starts)} initial time{'s' * (len(starts) > 1)}"
     summary.written[str(path)] = f"{count} x {_kept(settings, scored)}, {store.bytes / 1e6:.0f} MB"
@@ -240,20 +246,23 @@ def _remove_outdated(recipe: Recipe, directory: Path, overwrite: bool) -> None:
         shutil.rmtree(directory / MOMENTS_FORECAST, ignore_errors=True)
 
 
-def _is_current(origin: Origin, artefact: str, overwrite: bool) -> bool:
-    """Whether an artefact is there, and is of this recipe and these initial times.
+def _is_current(origin: Origin, artefact: str, *, deterministic: bool, overwrite: bool) -> bool:
+    """Whether an artefact is there, is of this recipe and these initial times, and is deterministic if it has to be.
 
     Raises:
-        UserError: if it is of another recipe or has other initial times, and ``overwrite`` is False.
+        UserError: if it is there and is not, and ``overwrite`` is False.
     """
     path = origin.directory / artefact
     if not is_current(origin.recipe, origin.directory, artefact, overwrite, origin.source):
         return False
     with open_store(path) as store:
         same = np.array_equal(store["time"].values, origin.initial_times)
-    if not same and not overwrite:
-        raise UserError(f"{path} has other initial times: the record is longer now; replace it with --overwrite, or {IN_A_COPY}")
-    return same
+        is_fast = store.attrs.get("arithmetic") == FAST
+    differs = "has other initial times: the record is longer now" if not same else "was made on a GPU without --deterministic"
+    is_this = same and not (deterministic and is_fast)
+    if not is_this and not overwrite:
+        raise UserError(f"{path} {differs}; replace it with --overwrite, or {IN_A_COPY}")
+    return is_this
 
 
 def _begin(store: Forecasts, animation: Path) -> NDArray[np.intp]:
