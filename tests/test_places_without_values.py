@@ -53,7 +53,7 @@ def test_places_without_values_are_named(forecast, tmp_path, monkeypatch):
     assert "no values" not in wsdcast.products(forecast, tmp_path / "p.csv", at=tmp_path / "places.csv", overwrite=True).facts
 
 
-def test_stations_without_values_are_named_and_one_outside_is_refused(forecast, tmp_path):
+def test_stations_without_values_and_outside_are_named(forecast, tmp_path):
     def written(places: dict[str, tuple[float, float]]) -> Path:
         rows = "".join(f"2026-11-28T06,{name},{latitude},{longitude},m/s,7\n" for name, (latitude, longitude) in places.items())
         (tmp_path / "stations.csv").write_text(f"time,station,latitude,longitude,units,speed\n{rows}")
@@ -63,10 +63,12 @@ def test_stations_without_values_are_named_and_one_outside_is_refused(forecast, 
     assert summary.facts["stations"] == "4, 3 pairs of a forecast and an observation; none at Nowhere"
     nowhere = {f"N{number}": (44, 4 + number / 10) for number in range(5)}
     summary = wsdcast.score_stations(forecast, written({"Sea": (46, 4)} | nowhere), tmp_path / "many")
-    assert summary.facts["stations"].endswith("; none at N0, N1, N2 and 2 others")
-    stations = written(PLACES | {"Far": (48, 22)})
-    with pytest.raises(wsdcast.UserError) as error:
-        wsdcast.score_stations(forecast, stations, tmp_path / "far")
-    covers = "latitudes 42 to 50 and longitudes 0 to 20"
-    assert str(error.value) == f"--stations {stations}: Far (48,22) lies outside {forecast}, which covers {covers}"
-    assert not (tmp_path / "far").exists()
+    assert summary.facts["stations"].endswith("; none at N0, N1, N2, N3, N4")
+    inside = xr.open_dataset(tmp_path / "run/station_scores.nc").sel(station="all stations")
+    summary = wsdcast.score_stations(forecast, written(PLACES | {"Far": (48, 22)}), tmp_path / "far")
+    assert summary.facts["stations"] == "5, 3 pairs of a forecast and an observation; outside the forecast: Far; none at Nowhere"
+    with xr.open_dataset(tmp_path / "far/station_scores.nc") as scores:
+        xr.testing.assert_identical(scores.sel(station="all stations").drop_attrs(), inside.drop_attrs())
+    with pytest.raises(wsdcast.UserError, match=r"all lie outside of .*, whose grid is .*, latitude 50 to 42, longitude 0 to 20"):
+        wsdcast.score_stations(forecast, written({"Far": (48, 22)}), tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()

@@ -30,7 +30,7 @@ from wsdcast.data.variables import DEFAULT
 from wsdcast.output import plumes, tables
 from wsdcast.output.ensemble import most_likely_direction
 from wsdcast.output.observations import read_observations
-from wsdcast.output.places import Places, interpolation, read_cells, read_places
+from wsdcast.output.places import Places, interpolation, read_cells, read_places, require_inside
 from wsdcast.output.plumes import plume_paths
 from wsdcast.report import style
 from wsdcast.report.subjects import WIND
@@ -54,7 +54,7 @@ def test_interpolation_is_that_of_scipy_on_a_grid_that_was_continued(name):
     field = random.normal(size=(3, *grid.shape))
     places = Places(tuple("abcdefghij"), random.uniform(-90, 90, 10), random.uniform(-180, 360, 10))
     places.latitude[:4], places.longitude[:4] = (90, -90, 89.9, grid.latitude[3]), (0, 359.9, -0.1, grid.longitude[5])
-    found = interpolation(grid.latitude, grid.longitude, places, "f")(field)
+    found = interpolation(grid.latitude, grid.longitude, places)(field)
     # One more column on both sides, and where the poles have no row, one with the values of the last row.
     east = np.concatenate([grid.longitude[-1:] - 360, grid.longitude, [360.0]])
     north, wide = grid.latitude, np.concatenate([field[..., -1:], field, field[..., :1]], axis=-1)
@@ -72,7 +72,7 @@ def test_a_missing_value_counts_only_where_it_has_weight():
     field[4, 5] = field[0, 1] = field[1, 0] = np.nan
     latitudes, columns = np.array([0, 0, 0, -1.0, 90, 90]), np.array([5, 4, 4.5, 6, 0, 0.1])
     places = Places(("on", "next", "row", "off", "corner", "beside it"), latitudes, 22.5 * columns)
-    np.testing.assert_array_equal(interpolation(grid.latitude, grid.longitude, places, "f")(field), [np.nan, 1, np.nan, 1, 1, np.nan])
+    np.testing.assert_array_equal(interpolation(grid.latitude, grid.longitude, places)(field), [np.nan, 1, np.nan, 1, 1, np.nan])
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,12 @@ def test_a_place_is_in_a_region_and_not_a_hair_beyond(latitude, longitude, place
     field = 1000 * rows[:, None] + columns
     here = Places(("A", "B"), np.array([rows[0], place[0]]), np.array([columns[0], place[1]]))
     if at is not None:
-        found = interpolation(rows, columns, here, "f")(field)
+        found = interpolation(rows, columns, here)(field)
         np.testing.assert_allclose(found, [field[0, 0], 1000 * at[0] + at[1]], rtol=1e-6)
     else:
         with pytest.raises(UserError, match=rf"^--at: B \({place[0]:g},{place[1]:g}\) lies outside f, which covers"):
-            interpolation(rows, columns, here, "f")
+            require_inside(rows, columns, here, "f")
+        np.testing.assert_array_equal(interpolation(rows, columns, here)(field), [field[0, 0], np.nan])
 
 
 def test_the_table_has_the_products_of_wind_interpolated_to_the_places(forecast, tmp_path, prepared):
@@ -162,7 +163,7 @@ def test_the_table_has_the_products_of_wind_interpolated_to_the_places(forecast,
     record = open_analysis(Path(climatology))
     states = record.states[:][record.part("train")]
     place = Places(("Fiji",), np.array([-17.7]), np.array([179.99]))
-    states = interpolation(record.grid.latitude, record.grid.longitude, place, "")(states)[..., 0]
+    states = interpolation(record.grid.latitude, record.grid.longitude, place)(states)[..., 0]
     threshold = np.quantile(np.hypot(states[:, 0], states[:, 1]), 0.9)
     assert value("speed", "climate probability", level=0.9, threshold=threshold) == pytest.approx(float(share_above(speed, threshold)[row]))
     # All of one place: 3 of mean and spread each, 6 quantiles, 3 probabilities, 1 of climate, 3 of direction; and at 9 of 10 lead times 4.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,42 +101,38 @@ def read_cells(path: Path) -> pd.DataFrame:
     return table.rename(columns=lambda name: stem if (stem := re.sub(r"\.\d+$", "", name)) in names else name)
 
 
-def in_words(names: Sequence[str]) -> str:
-    """Return names of places as text, the first three of many."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
+def outside(latitude: NDArray[np.float64], longitude: NDArray[np.float64], places: Places) -> NDArray[np.bool_]:
+    """Return which places lie outside a grid, (place,). Latitudes fall and longitudes rise.
 
-
-def interpolation(
-    latitude: NDArray[np.float64], longitude: NDArray[np.float64], places: Places, name: str, option: str = "--at"
-) -> Interpolation:
-    """Return the bilinear interpolation from a grid to places.
-
-    On a grid round the whole circle the last and the first column are neighbours. Between its last row and a pole that is no more than a
-    row away, the wind is that of this row. Latitudes fall and longitudes rise. The message names the forecasts (``name``) and the
-    ``option`` that gives the places.
-
-    Raises:
-        UserError: if a place lies outside the grid.
+    A grid round the whole circle reaches to a pole that is no more than a row away.
     """
-    outside = np.zeros(len(places.name), dtype=bool)
-    eastward = (places.longitude - longitude[0] + NEAR) % 360 - NEAR
-    offsets = longitude - longitude[0]
-    if circles_the_globe(longitude):
-        offsets = np.append(offsets, 360.0)
-    else:
-        outside |= eastward > offsets[-1] + NEAR
+    north, south = places.latitude > latitude[0] + NEAR, places.latitude < latitude[-1] - NEAR
+    if not circles_the_globe(longitude):
+        return north | south | (_eastward(longitude, places) > longitude[-1] - longitude[0] + NEAR)
     step = np.abs(np.diff(latitude)).max() if latitude.size > 1 else 0.0
-    reaches = [circles_the_globe(longitude) and 90 - abs(end) <= 1.01 * step for end in latitude[[0, -1]]]
-    outside |= (places.latitude > latitude[0] + NEAR) & (not reaches[0])
-    outside |= (places.latitude < latitude[-1] - NEAR) & (not reaches[1])
-    if outside.any():
-        first = int(np.argmax(outside))
+    to_poles = 90 - np.abs(latitude[[0, -1]]) <= 1.01 * step
+    return (north & ~to_poles[0]) | (south & ~to_poles[1])
+
+
+def require_inside(latitude: NDArray[np.float64], longitude: NDArray[np.float64], places: Places, name: str) -> None:
+    """Raise a UserError that names the first place outside a grid, if there is one. ``name`` is that of the forecasts."""
+    for number in np.flatnonzero(outside(latitude, longitude, places))[:1]:
         raise UserError(
-            f"{option}: {places.name[first]} ({places.latitude[first]:g},{places.longitude[first]:g}) lies outside {name}, which covers "
+            f"--at: {places.name[number]} ({places.latitude[number]:g},{places.longitude[number]:g}) lies outside {name}, which covers "
             f"latitudes {latitude[-1]:g} to {latitude[0]:g} and longitudes {longitude[0]:g} to {longitude[-1]:g}"
         )
+
+
+def interpolation(latitude: NDArray[np.float64], longitude: NDArray[np.float64], places: Places) -> Interpolation:
+    """Return the bilinear interpolation from a grid to places. Values at places outside it are NaN.
+
+    On a grid round the whole circle the last and the first column are neighbours. Between its last row and a pole the wind is that of this
+    row. Latitudes fall and longitudes rise.
+    """
+    beyond = outside(latitude, longitude, places)
+    offsets = longitude - longitude[0]
     rows, of_rows = _neighbours(-latitude, -places.latitude)
-    columns, of_columns = _neighbours(offsets, eastward)
+    columns, of_columns = _neighbours(np.append(offsets, 360.0) if circles_the_globe(longitude) else offsets, _eastward(longitude, places))
     columns = columns % longitude.size
 
     def at_places(fields: Field) -> Field:
@@ -144,9 +140,14 @@ def interpolation(
         for row, row_weight in zip(rows, of_rows, strict=True):
             for column, column_weight in zip(columns, of_columns, strict=True):
                 total += fields[..., row, column] * (row_weight * column_weight)
-        return total.astype(np.float32)
+        return np.where(beyond, np.nan, total).astype(np.float32)
 
     return at_places
+
+
+def _eastward(longitude: NDArray[np.float64], places: Places) -> NDArray[np.float64]:
+    """Return how far east of the first longitude each place is, degrees, (place,)."""
+    return (places.longitude - longitude[0] + NEAR) % 360 - NEAR
 
 
 def _neighbours(axis: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:

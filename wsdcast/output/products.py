@@ -26,15 +26,14 @@ from wsdcast.output.blocks import LEAD, attributes_of, blocks_of, coordinates_of
 from wsdcast.output.convert import facts_of, open_all, origin_of, space_of
 from wsdcast.output.ensemble import CALM, Choice, Field
 from wsdcast.output.fields import Box, Fields
-from wsdcast.output.places import INTERPOLATION, OF_ANY, Interpolation, Places, in_words, interpolation, read_places
+from wsdcast.output.places import INTERPOLATION, OF_ANY, Interpolation, Places, interpolation, read_places, require_inside
 from wsdcast.output.plumes import plume_paths, write_plumes
 from wsdcast.output.writing import Blocks, Contents, require_new, targets, write
 from wsdcast.runs.artefact import Summary, complete, partial_of
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.inputs import address_given
 from wsdcast.runs.progress import track
-from wsdcast.verification.thresholds import THRESHOLDS
-from wsdcast.verification.thresholds import in_words as threshold_in_words
+from wsdcast.verification.thresholds import THRESHOLDS, in_words
 from wsdcast.verification.truth import Truth
 
 CLIMATE_QUANTILES = (0.95, 0.99)
@@ -117,7 +116,7 @@ def products(
         _at_places(fields, choice, source, paths, places, summary)
     if not choice.has_wind:
         return summary
-    summary.facts["thresholds"] = ", ".join(map(threshold_in_words, choice.thresholds))
+    summary.facts["thresholds"] = ", ".join(map(in_words, choice.thresholds))
     summary.facts["direction"] = f"the sector of eight with most members, and that of the mean wind; calm below {CALM} m/s"
     return summary
 
@@ -189,12 +188,13 @@ def _on_grid(
 
 def _at_places(fields: Fields, choice: Choice, climatology: str | None, paths: list[Path], places: Places, summary: Summary) -> None:
     out, *pictures = paths
-    to_places = interpolation(fields.latitude, fields.longitude, places, fields.name)
+    require_inside(fields.latitude, fields.longitude, places, fields.name)
+    to_places = interpolation(fields.latitude, fields.longitude, places)
     speeds = None
     if climatology is not None:
 
         def of_climate(states: Truth) -> Field:
-            on_its_grid = interpolation(states.grid.latitude, states.grid.longitude, places, climatology)
+            on_its_grid = interpolation(states.grid.latitude, states.grid.longitude, places)
             return climate.quantiles_over_time(states, choice.climate_quantiles, on_its_grid)
 
         choice = _with_climate(choice, climatology, fields, summary, of_climate)
@@ -226,7 +226,7 @@ def _at_places(fields: Fields, choice: Choice, climatology: str | None, paths: l
     summary.written = {str(out): f"{_contents(choice)} at {len(places.name)} places"}
     summary.written |= {str(path): "plume" for path in pictures}
     if lacking := _lacking(table, places):
-        summary.facts["no values"] = f"at {in_words(lacking)}: next to a point without any"
+        summary.facts["no values"] = f"at {first_few(lacking)}: next to a point without any"
     summary.facts["interpolation"] = INTERPOLATION if fields.variables == DEFAULT else OF_ANY
     _note_left_out(fields, counts, summary)
 

@@ -17,9 +17,9 @@ from wsdcast.output.blocks import LEAD
 from wsdcast.output.convert import facts_of
 from wsdcast.output.fields import Fields, open_fields
 from wsdcast.output.observations import Observations, read_observations
-from wsdcast.output.places import INTERPOLATION, Interpolation, in_words, interpolation
+from wsdcast.output.places import INTERPOLATION, interpolation, outside
 from wsdcast.runs.artefact import Summary, complete, complete_netcdf
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.progress import track
 from wsdcast.verification.kernels import ranked
@@ -43,8 +43,8 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
         overwrite: replace scores of another forecast or other stations.
 
     Raises:
-        UserError: if the forecast or the table cannot be read, a station lies outside the forecast's grid, no observation is at a valid
-            time, the forecast has no values there, or there are scores already or one of the inputs in their place.
+        UserError: if the forecast or the table cannot be read, no observation is at a valid time and inside the forecast's grid, the
+            forecast has no values there, or there are scores already or one of the inputs in their place.
     """
     if store_of(forecast) != str(forecast):
         run, forecast = run or forecast, store_of(forecast)
@@ -60,8 +60,10 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
     if not np.isin(fields.times[:, None] + fields.leads, observed.times).any():
         ends = " to ".join(time_text(moment) for moment in observed.times[[0, -1]])
         raise UserError(f"--stations {stations}: no observation at a valid time of {fields.name}; they are from {ends}, UTC")
-    to_stations = interpolation(fields.latitude, fields.longitude, observed.stations, fields.name, f"--stations {stations}")
-    sums = _sums(fields, observed, to_stations)
+    names, beyond = np.array(observed.stations.name), outside(fields.latitude, fields.longitude, observed.stations)
+    if beyond.all():
+        raise UserError(f"--stations {stations}: all lie outside of {fields.name}, whose grid is {fields.extent}")
+    sums = _sums(fields, observed)
     pairs = int(sums["pairs"].sum())
     if not pairs:
         members = "its member" if fields.members == 1 else "two members"
@@ -74,8 +76,7 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
         table = scores.drop_dims(["threshold", "probability"]).to_dataframe().reset_index()
         table.insert(2, "lead_hours", (table.pop(LEAD) / np.timedelta64(1, "h")).astype(int))
         table[table["pairs"] > 0].to_csv(partial, index=False, float_format="%.6g")
-    of_each = sums["pairs"].sum(["variable", LEAD])
-    without = [str(name) for name in of_each["station"].values[of_each.values == 0]]
+    without = sums["pairs"].sum(["variable", LEAD]).values == 0
     summary = Summary("score stations", scores=_rows(scores))
     summary.written = {
         str(targets[0]): "scores by station, lead time and variable, with reliability",
@@ -84,17 +85,19 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
     summary.facts = facts_of(fields) | {
         "stations": f"{len(observed.stations.name)}, {pairs} pairs of a forecast and an observation"
         + (f"; {observed.missing} rows without a value are left out" if observed.missing else "")
-        + (f"; none at {in_words(without)}" if without else ""),
+        + (f"; outside the forecast: {first_few(names[beyond])}" if beyond.any() else "")
+        + (f"; none at {first_few(names[without & ~beyond])}" if (without & ~beyond).any() else ""),
         "interpolation": INTERPOLATION,
         "representativeness": _representativeness(fields),
     }
     return summary
 
 
-def _sums(fields: Fields, observed: Observations, to_stations: Interpolation) -> xr.Dataset:
+def _sums(fields: Fields, observed: Observations) -> xr.Dataset:
     """Return sums over initial times, by variable, station and lead time, of the statistics of all pairs, and their number."""
     stations, leads = len(observed.stations.name), fields.leads.size
     names = tuple(observed.values)
+    to_stations = interpolation(fields.latitude, fields.longitude, observed.stations)
     total = {name: np.zeros((len(names), stations, leads)) for name in ("pairs", *POINT_STATISTICS)}
     reliability = np.zeros((stations, leads, len(THRESHOLDS), PROBABILITIES.size, 2))
     for row in track(range(fields.times.size), "scoring", fields.times.size):
