@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -142,16 +143,27 @@ def finished_run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return run
 
 
-@pytest.fixture
-def without_animation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write an empty animation after a rollout, because drawing it takes longer than the rollout."""
-    monkeypatch.setattr("wsdcast.weather.stages.rollout.animate", lambda forecast, truth, path, *arguments: path.write_bytes(b""))
+@contextmanager
+def undrawn(*names: str) -> Iterator[None]:
+    """Write empty files in place of an ``animation`` after a rollout and a ``report`` of scores, which take longer than these."""
+    drawn = {"animation": ("rollout.animate", lambda forecast, truth, path, *arguments: path.write_bytes(b""))}
+    drawn |= {"report": ("score_output.write_report", lambda path, *arguments, **more: path.write_text(""))}
+    with pytest.MonkeyPatch.context() as patched:
+        for name in names:
+            patched.setattr(f"wsdcast.weather.stages.{drawn[name][0]}", drawn[name][1])
+        yield
 
 
 @pytest.fixture
-def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write an empty report of scores, because it takes longer than the scores."""
-    monkeypatch.setattr("wsdcast.weather.stages.score_output.write_report", lambda path, *arguments, **more: path.write_text(""))
+def without_animation() -> Iterator[None]:
+    with undrawn("animation"):
+        yield
+
+
+@pytest.fixture
+def without_report() -> Iterator[None]:
+    with undrawn("report"):
+        yield
 
 
 @pytest.fixture

@@ -29,12 +29,12 @@ def test_solar_time_is_noon_where_the_sun_is():
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory) -> Path:
-    """Return a directory with a tiny planet that was prepared, trained and rolled out with all forcings."""
+    """Return a directory with a tiny planet that was prepared, and trained with all forcings."""
     directory = tmp_path_factory.mktemp("context")
     recipe = TINY + "forcings: {static: [land_sea_mask, geopotential_at_surface], solar_time: true}\n"
     (directory / "r.yaml").write_text(recipe)
-    for _ in wsdcast.run(directory / "r.yaml", directory / "run"):
-        pass
+    wsdcast.prepare(directory / "r.yaml", directory / "run")
+    wsdcast.train(run=directory / "run")
     return directory
 
 
@@ -76,12 +76,12 @@ def test_without_forcings_a_context_is_the_wind_alone(record):
     assert samples.context(torch.tensor([4])).shape == (1, 4, 8, 16)
 
 
-def test_forcings_of_a_forecast_follow_its_valid_time(directory, monkeypatch):
+def test_forcings_of_a_forecast_follow_its_valid_time(directory, without_animation, monkeypatch):
     """A rollout asks for the forcings at the initial time and at every later step except the last."""
     requested = []
     original = ForcingFields.at
     monkeypatch.setattr(ForcingFields, "at", lambda self, times: requested.append(times) or original(self, times))
-    wsdcast.rollout(run=directory / "run", starts=1, overwrite=True)
+    wsdcast.rollout(run=directory / "run", starts=1)
     # There are two lead times for the moments alone, one for their Gaussian one step ahead, and two for the generator.
     assert len(requested) == 2 + 1 + 2
     assert (requested[2] == requested[0][0]).all()

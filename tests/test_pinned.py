@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import six_hourly, wind_dataset
+from conftest import six_hourly, undrawn, wind_dataset
 from typer.testing import CliRunner
 
 import wsdcast
@@ -56,7 +56,7 @@ study: {seeds: [0], priors: [warm, standard], ablations: [mean-only], nfe: [2, 4
 """
 
 
-PAGES = ("weather.stages.score_output.write_report", "study.weather.write_study_page", "study.images.write_image_study_page")
+PAGES = ("study.weather.write_study_page", "study.images.write_image_study_page")
 
 
 def wind() -> xr.Dataset:
@@ -158,8 +158,7 @@ def differences(current: dict[str, Any], expected: dict[str, Any]) -> list[str]:
 @pytest.fixture(scope="module", autouse=True)
 def without_pages():
     """Write empty pages and an empty animation, because drawing them takes as long as computing the numbers."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("wsdcast.weather.stages.rollout.animate", lambda forecast, truth, path, *more: path.write_bytes(b""))
+    with undrawn("animation", "report"), pytest.MonkeyPatch.context() as patched:
         for page in PAGES:
             patched.setattr(f"wsdcast.{page}", lambda path, *arguments, **more: path.write_text(""))
         yield

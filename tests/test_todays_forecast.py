@@ -177,7 +177,7 @@ def test_killed_anywhere_and_started_again_the_bytes_are_the_same(model, publish
     assert contents(tmp_path / "run") == whole
 
 
-def test_verification_fetches_the_analyses_that_exist(model, published, tmp_path):
+def test_verification_fetches_the_analyses_that_exist(model, published, tmp_path, without_report):
     wsdcast.rollout(model=model, initial="gfs", start="2026-06-02T06", days=1, run=tmp_path / "run")
     summary = wsdcast.score_forecast(str(tmp_path / "run"), "gfs")
     assert [row["lead_hours"] for row in summary.scores if np.isfinite(row["crps_fair: forecast"])] == [6, 12]
@@ -191,7 +191,7 @@ def test_verification_fetches_the_analyses_that_exist(model, published, tmp_path
         wsdcast.score_forecast(str(tmp_path / "late"), "gfs")
 
 
-def test_verification_fetches_all_variables_that_the_system_has(published, tmp_path):
+def test_verification_fetches_all_variables_that_the_system_has(published, tmp_path, without_report):
     """The temperature of the system is the same at all times; the forecast is a quarter of a degree too warm, and has a cloud cover too."""
     axes = ("time", "number", "prediction_timedelta", "latitude", "longitude")
     leads = np.array([6, 12], "timedelta64[h]").astype("timedelta64[ns]")

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from conftest import TINY, new_run
+from conftest import TINY, new_run, undrawn
 from made_records import STATE, with_five_variables
 from PIL import Image
 from rollouts import forecast_of, loaded
@@ -43,7 +43,8 @@ def run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with_five_variables(directory / "analysis.zarr", forcings=(SST,))
     wsdcast.train(directory.parent / "tiny.yaml", directory)
     wsdcast.rollout(run=directory)
-    wsdcast.score(run=directory)
+    with undrawn("report"):
+        wsdcast.score(run=directory)
     return directory
 
 
@@ -276,7 +277,7 @@ def test_the_animation_of_another_headline_is_drawn_anew(run, tmp_path):
         assert picture.n_frames == 1 + len(recipe.rollout.kept_leads)
 
 
-def test_some_variables_are_kept_with_the_same_bits(run, tmp_path):
+def test_some_variables_are_kept_with_the_same_bits(run, tmp_path, without_animation, without_report):
     copy = tmp_path / "run"
     copy.mkdir()
     for name in ("analysis.zarr", "moments", "predictions", "generator"):
@@ -371,7 +372,7 @@ def test_prescribed_forcings_must_be_in_the_record(run, parts):
         assert starts_of(last.changed(**changes), of).tolist() == [record.times.size - 1]
 
 
-def test_the_variables_that_forecast_and_truth_have_in_common_are_scored(run, tmp_path):
+def test_the_variables_that_forecast_and_truth_have_in_common_are_scored(run, tmp_path, without_animation, without_report):
     """A forecast without the record's wind is scored against the record; scores equal those of the run."""
     forecast = xr.open_zarr(run / "forecast.zarr", decode_timedelta=True)[["2m_temperature", "geopotential@500"]].drop_attrs(deep=False)
     levels = forecast["geopotential@500"].expand_dims(level=[500], axis=-3).drop_attrs().assign_attrs(units="m**2 s**-2")
