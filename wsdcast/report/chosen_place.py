@@ -12,7 +12,7 @@ from bokeh.plotting import figure as Panel
 from numpy.typing import NDArray
 
 from wsdcast.data.sources.foreign_forecasts import Members
-from wsdcast.report.maps import columns_of_map, rising, steps_of
+from wsdcast.report.maps import SIGNED, columns_of_map, rising, steps_of
 from wsdcast.report.panels import INK, hover, panel
 from wsdcast.report.plume import TIME_LABEL, step_of
 from wsdcast.report.style import BLUE, VERMILION, Look
@@ -36,15 +36,15 @@ const choose = (latitude, longitude) => {
     return say(`. ${words} lies outside the forecast, which covers ${covered}.`)
   }
   say('')
-  const column = nearest(longitudes, at => Math.abs((((longitude - at) % 360) + 540) % 360 - 180))
+  const column = nearest(longitudes, at => Math.abs(signed(longitude - at)))
   const row = nearest(latitudes, at => Math.abs(latitude - at))
   place.data = {x: [longitudes[column]], y: [latitudes[row]], point: [row * longitudes.length + column]}
   place.properties.data.change.emit()  // also where the place is the same, so that the text is again that of the place
 }
 """
 """Code that sets the place to the point that is nearest in latitude and longitude, or says that the forecast does not cover it."""
-CHOOSE = f"{NEAREST}choose(cb_obj.y, cb_obj.x)"
-CHOOSE_TYPED = f"""{NEAREST}
+CHOOSE = f"{SIGNED}{NEAREST}choose(cb_obj.y, cb_obj.x)"
+CHOOSE_TYPED = f"""{SIGNED}{NEAREST}
 const [latitude, longitude] = cb_obj.value.trim().split(/[\\s,;]+/).map(Number)
 if (Math.abs(latitude) <= 90 && Math.abs(longitude) <= 360) choose(latitude, longitude)
 else say(`. Expected two numbers, such as 52.5, 13.4, not '${{cb_obj.value}}'.`)

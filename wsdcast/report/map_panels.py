@@ -20,11 +20,11 @@ from bokeh.models import (
 from bokeh.plotting import figure as Panel
 from numpy.typing import NDArray
 
-from wsdcast.report.maps import Lines, View, repeated, steps_of
+from wsdcast.report.maps import SIGNED, Lines, View, repeated, steps_of
 from wsdcast.report.panels import FONT, hover, panel
 from wsdcast.report.shown_fields import NONE, Field
 
-EASTWARD = "return ((value + 540) % 360 - 180).toFixed({})"
+EASTWARD = SIGNED + "return signed(value).toFixed({})"
 """Code that shows a longitude beyond 180 E as one in [-180, 180), with a number of digits."""
 IN_WORDS = "return value == none ? 'none' : (base + value * unit).toFixed(digits) + ' ' + symbol"
 MAP: dict[str, Any] = {"sizing_mode": "scale_width", "height": None, "aspect_ratio": 1.55, "background_fill_color": "#d1d5db"}

@@ -37,6 +37,10 @@ def signed(longitude: NDArray[np.float64]) -> NDArray[np.float64]:
     return (longitude + 180) % 360 - 180
 
 
+SIGNED = "const signed = longitude => (longitude % 360 + 540) % 360 - 180\n"
+"""The same as code for a page."""
+
+
 class View(NamedTuple):
     """The part of the globe that a map shows, twice as wide as high, in degrees. East is up to 360 beyond west."""
 

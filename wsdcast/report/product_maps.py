@@ -17,7 +17,7 @@ from wsdcast.data.sources.foreign_forecasts import Members
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.report.chosen_place import MEDIAN, PLACE, choose_on, nearest_known, plume_panel, region_of
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
-from wsdcast.report.maps import Lines, Points, rising, signed, view_of
+from wsdcast.report.maps import SIGNED, Lines, Points, rising, signed, view_of
 from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, time_in_words
 from wsdcast.report.plume import place as place_in_words
 from wsdcast.report.shown_fields import NONE, PLUME, Field, as_bytes, base_of, byte_unit
@@ -40,7 +40,7 @@ maps.change.emit()
 title.text = titles[above]
 now.location = days[ahead]
 """
-SHOW_PLUME = f"""{UNPACK}
+SHOW_PLUME = f"""{UNPACK}{SIGNED}
 const shown = {{...plume.data}}
 names.forEach((name, row) => shown[name] = days.map((_, lead) => {{
   const byte = bytes[((fields - quantiles + row) * days.length + lead) * size + place.data.point[0]]
@@ -48,7 +48,7 @@ names.forEach((name, row) => shown[name] = days.map((_, lead) => {{
 }}))
 plume.data = shown
 const rounded = degrees => Number(degrees.toFixed(4))
-const latitude = place.data.y[0], longitude = (place.data.x[0] + 540) % 360 - 180
+const latitude = place.data.y[0], longitude = signed(place.data.x[0])
 at.value = `${{rounded(latitude)}}, ${{rounded(longitude)}}`
 const words = (degrees, plus, minus) => `${{rounded(Math.abs(degrees))}}°${{degrees < 0 ? minus : plus}}`
 const is_empty = names.every(name => shown[name].every(Number.isNaN))
