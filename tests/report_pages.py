@@ -83,10 +83,10 @@ def written(path: Path, scores: xr.Dataset, grid: Grid, fields: Any, *, on_earth
 
 
 def embedded(page: str) -> dict[str, Any]:
-    """Return the attributes of the Bokeh models on a page, by the name or the type of the model."""
+    """Return the attributes of the Bokeh models on a page, by the name or the type of the model, in the order of their creation."""
     (text,) = re.findall(r"const docs_json = '(.*)';", page)
     (document,) = json.loads(html.unescape(text.replace("\\\\", "\\"))).values()
-    models: dict[str, Any] = {}
+    models: dict[str, dict[int, Any]] = {}
 
     def visit(value: Any) -> Any:
         if isinstance(value, list):
@@ -104,11 +104,12 @@ def embedded(page: str) -> dict[str, Any]:
             return {key: visit(each) for key, each in value["entries"]}
         visited = {key: visit(each) for key, each in value.items()}
         if "attributes" in visited:
-            models.setdefault(visited["attributes"].get("name") or visited["name"], []).append(visited["attributes"])
+            of_its_kind = models.setdefault(visited["attributes"].get("name") or visited["name"], {})
+            of_its_kind[int(visited["id"].removeprefix("p"))] = visited["attributes"]
         return visited
 
     visit(document)
-    return models
+    return {name: [of_its_kind[number] for number in sorted(of_its_kind)] for name, of_its_kind in models.items()}
 
 
 def from_greenwich(images: Any) -> np.ndarray:

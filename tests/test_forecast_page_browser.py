@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from report_pages import CHROMIUM, column_at, embedded, from_greenwich, in_chrom
 
 import wsdcast
 from wsdcast.data.store.forecasts import QUANTILES
+from wsdcast.report import shown_products
 from wsdcast.report.forecast_page import write_forecast_page
 
 SCREEN, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 812}
@@ -204,7 +206,7 @@ def test_the_pointer_shows_values(opened):
 
 
 @in_chromium
-def test_another_variable_has_its_own_maps_and_plume(browser, tmp_path):
+def test_variables_have_their_own_maps_and_plumes_of_one_lead_time_and_place(browser, tmp_path):
     channels, errors = several.fields(), []
     write_forecast_page(tmp_path / "p.html", several.forecast_of(channels), facts={})
     tab = browser.new_page(viewport=SCREEN)
@@ -212,15 +214,17 @@ def test_another_variable_has_its_own_maps_and_plume(browser, tmp_path):
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.goto((tmp_path / "p.html").as_uri())
     tab.wait_for_function("window.Bokeh && Bokeh.documents.length == 1 && Bokeh.documents[0].is_idle")
-    for subject, (values, units, _) in enumerate(several.shown(channels)):
+    subjects = several.shown(channels)
+    for subject, (values, units, _) in enumerate(subjects):
         tab.get_by_label("Variable").select_option(value=str(subject))
         tab.wait_for_timeout(300)
-        tab.locator(f"#subject{subject} .noUi-handle").press("ArrowRight")  # the lead time after the middle one
-        tab.wait_for_timeout(300)
+        if not subject:
+            tab.locator(f"#subject{subject} .noUi-handle").press("ArrowRight")  # the lead time after the middle one
+            tab.wait_for_timeout(300)
         figure = tab.locator(f"#subject{subject} .bk-Figure").first
         figure.scroll_into_view_if_needed()
         box = figure.bounding_box()
-        x, y = box["x"] + 0.4 * box["width"], box["y"] + 0.3 * box["height"]
+        x, y = box["x"] + (0.3 + 0.1 * subject) * box["width"], box["y"] + 0.3 * box["height"]
         tab.mouse.move(0, 0)
         tab.mouse.move(x - 3, y)
         tab.mouse.move(x, y)
@@ -229,12 +233,45 @@ def test_another_variable_has_its_own_maps_and_plume(browser, tmp_path):
         found = re.search(rf"longitude:\s+(.+)°, (.+)°.*median:\s+(.+) {units}\s", text, re.DOTALL).groups()
         latitude, longitude, median = map(float, found)
         row, column = np.abs(GRID.latitude - latitude).argmin(), column_at(longitude)
-        at_place, tolerance = values[:, :, row, column], float(values.max() - values.min()) / 254 + 0.06
-        assert median == pytest.approx(np.median(at_place[:, 3]), abs=tolerance)
+        tolerances = [float(each.max() - each.min()) / 254 + 0.06 for each, _, _ in subjects]
+        assert median == pytest.approx(np.median(values[:, 3, row, column]), abs=tolerances[subject])
         tab.mouse.click(x, y)
         tab.wait_for_timeout(300)
-        models = "[...Bokeh.documents[0].all_models].filter(model => model.name == 'plume')"
-        plumes = tab.evaluate(f"{models}.map(model => Array.from(model.data.q50))")
-        np.testing.assert_allclose(plumes[subject], np.median(at_place, axis=0), atol=tolerance)
+        for plume, (each, _, _), tolerance in zip(
+            of_each_variable(tab, "plume", "Array.from(model.data.q50)"), subjects, tolerances, strict=True
+        ):
+            np.testing.assert_allclose(plume, np.median(each[:, :, row, column], axis=0), atol=tolerance)
     tab.close()
     assert errors == []
+
+
+def of_each_variable(tab, name: str, code: str) -> list:
+    """Return what code says of each model with a name, variable by variable."""
+    models = f"[...Bokeh.documents[0].all_models].filter(model => model.name == '{name}')"
+    return tab.evaluate(f"{models}.sort((one, other) => one.id.slice(1) - other.id.slice(1)).map(model => {code})")
+
+
+@in_chromium
+def test_a_place_carries_over_to_variables_at_other_points(browser, tmp_path, monkeypatch):
+    """Each shows its nearest point, and the variable for which the place was chosen keeps it."""
+    monkeypatch.setattr(shown_products, "LIBRARY_BYTES", 4000)  # not enough for all points of the wind with its probabilities
+    monkeypatch.setattr(shown_products, "zlib", SimpleNamespace(compress=lambda data, level: data))
+    write_forecast_page(tmp_path / "p.html", several.forecast_of(several.fields()), facts={})
+    tab = browser.new_page(viewport=SCREEN)
+    tab.set_default_timeout(120_000)
+    tab.goto((tmp_path / "p.html").as_uri())
+    tab.wait_for_function("window.Bokeh && Bokeh.documents.length == 1 && Bokeh.documents[0].is_idle")
+    for subject, text in ((0, "-10, 20"), (2, "-33.9, -58"), (1, "11, 31"), (0, "11, 31")):
+        tab.get_by_label("Variable").select_option(value=str(subject))
+        typed = tab.locator(f"#subject{subject}").get_by_label("Place: latitude, longitude")
+        typed.fill(text)
+        typed.press("Enter")
+        tab.wait_for_timeout(300)
+        asked = np.array([float(number) for number in text.split(",")])
+        places = of_each_variable(tab, "place", "[model.data.y[0], model.data.x[0]]")
+        for number, (place, said) in enumerate(zip(places, of_each_variable(tab, "at", "model.value"), strict=True)):
+            spacing = 22.5 * (1 if number else 2)
+            assert np.abs(asked - place).max() <= spacing / 2
+            assert said == f"{place[0]:g}, {place[1]:g}"
+        assert places[0] != places[1] == places[2] == places[3]
+    tab.close()

@@ -97,18 +97,26 @@ def test_the_selector_changes_maps_and_scores_to_the_variable(opened, scores):
 
 
 @in_chromium
-def test_the_controls_of_a_variable_move_its_own_maps(opened):
+def test_variables_have_one_initial_time_lead_time_and_place(opened):
     opened.get_by_label("Variable").select_option(label=SUBJECTS[1])
     opened.wait_for_timeout(200)
     opened.locator("#subject1 select").select_option("2020-01-01 18 UTC")
     opened.locator("#subject1 .noUi-handle").press("ArrowRight")
     opened.wait_for_timeout(300)
-    text = tooltip_of_a_map(opened, 1)
-    latitude, longitude, value = map(float, re.search(r"longitude:\s+(.+)°, (.+)°\s+truth:\s+(.+) °C", text).groups())
-    row, column = np.abs(GRID.latitude - latitude).argmin(), column_at(longitude)
-    assert value == pytest.approx(shown(1, 1, 2)[0][row, column], abs=0.4)
-    opened.get_by_label("Variable").select_option(label=SUBJECTS[0])
-    opened.wait_for_timeout(200)
-    text = tooltip_of_a_map(opened, 0)  # still at the middle lead time of the first start
-    value = float(re.search(r"truth:\s+(.+) m/s", text)[1])
-    assert value == pytest.approx(shown(0, 0, 1)[0][row, column], abs=0.15)
+    for subject, units in ((1, "°C"), (0, "m/s"), (2, "gpm")):
+        opened.get_by_label("Variable").select_option(label=SUBJECTS[subject])
+        opened.wait_for_timeout(200)
+        text = tooltip_of_a_map(opened, subject)
+        latitude, longitude, value = map(float, re.search(rf"longitude:\s+(.+)°, (.+)°\s+truth:\s+(.+) {units}", text).groups())
+        row, column = np.abs(GRID.latitude - latitude).argmin(), column_at(longitude)
+        assert value == pytest.approx(shown(subject, 1, 2)[0][row, column], abs={0: 0.15, 1: 0.4, 2: 5}[subject])
+    opened.mouse.down()  # a click where the pointer is
+    opened.mouse.up()
+    opened.wait_for_timeout(300)
+    models = "[...Bokeh.documents[0].all_models].filter(model => model.name == 'plume')"
+    plumes = opened.evaluate(
+        f"{models}.sort((one, other) => one.id.slice(1) - other.id.slice(1)).map(model => Array.from(model.data.truth))"
+    )
+    for subject, plume in enumerate(plumes):
+        truth = [shown(subject, 1, lead)[0][row, column] for lead in range(3)]
+        np.testing.assert_allclose(plume, truth, atol={0: 0.15, 1: 0.4, 2: 5}[subject])

@@ -26,29 +26,35 @@ ALONE: dict[str, Look] = {"the only member": (BLUE, "solid")}
 """The same for a forecast with one member."""
 BANDS = "The dark band holds half of the members, the light one 80 %."
 
-NEAREST = """
+ASK = "asked.data.at = [{latitude}, {longitude}]; asked.properties.data.change.emit()"
+"""Code that asks for a place."""
+ASK_CLICKED = ASK.format(latitude="cb_obj.y", longitude="cb_obj.x")
+ASK_TYPED = f"""{SIGNED}
+const [latitude, longitude] = cb_obj.value.trim().split(/[\\s,;]+/).map(Number)
+if (!(Math.abs(latitude) <= 90 && Math.abs(longitude) <= 360)) {{
+  typed.title = `${{title}}. Expected two numbers, such as 52.5, 13.4, not '${{cb_obj.value}}'.`
+}} else if (Math.max(Math.abs(latitude - place.data.y[0]), Math.abs(signed(longitude - place.data.x[0]))) < 1e-4) {{
+  typed.title = title  // the place is there already: the page itself wrote the text
+}} else {{
+  {ASK.format(latitude="latitude", longitude="longitude")}
+}}
+"""
+CHOOSE = f"""{SIGNED}
 const nearest = (all, distance) => all.reduce((best, _, i) => distance(all[i]) < distance(all[best]) ? i : best, 0)
-const say = text => { if (typed) typed.title = title + text }
-const choose = (latitude, longitude) => {
-  const [west, south, east, north] = region || [-180, -90, 180, 90], eastward = (((longitude - west) % 360) + 360) % 360
-  if (latitude < south || latitude > north || eastward > east - west) {
-    const words = [latitude, longitude].map(degrees => Number(degrees.toFixed(4))).join(', ')
-    return say(`. ${words} lies outside the forecast, which covers ${covered}.`)
-  }
-  say('')
-  const column = nearest(longitudes, at => Math.abs(signed(longitude - at)))
-  const row = nearest(latitudes, at => Math.abs(latitude - at))
-  place.data = {x: [longitudes[column]], y: [latitudes[row]], point: [row * longitudes.length + column]}
-  place.properties.data.change.emit()  // also where the place is the same, so that the text is again that of the place
-}
+const say = text => {{ if (typed) typed.title = title + text }}
+const [latitude, longitude] = asked.data.at
+const [west, south, east, north] = region || [-180, -90, 180, 90], eastward = (((longitude - west) % 360) + 360) % 360
+if (latitude < south || latitude > north || eastward > east - west) {{
+  const words = [latitude, longitude].map(degrees => Number(degrees.toFixed(4))).join(', ')
+  return say(`. ${{words}} lies outside the forecast, which covers ${{covered}}.`)
+}}
+say('')
+const column = nearest(longitudes, at => Math.abs(signed(longitude - at)))
+const row = nearest(latitudes, at => Math.abs(latitude - at))
+place.data = {{x: [longitudes[column]], y: [latitudes[row]], point: [row * longitudes.length + column]}}
+place.properties.data.change.emit()  // also where the place is the same, so that the text is again that of the place
 """
 """Code that sets the place to the point that is nearest in latitude and longitude, or says that the forecast does not cover it."""
-CHOOSE = f"{SIGNED}{NEAREST}choose(cb_obj.y, cb_obj.x)"
-CHOOSE_TYPED = f"""{SIGNED}{NEAREST}
-const [latitude, longitude] = cb_obj.value.trim().split(/[\\s,;]+/).map(Number)
-if (Math.abs(latitude) <= 90 && Math.abs(longitude) <= 360) choose(latitude, longitude)
-else say(`. Expected two numbers, such as 52.5, 13.4, not '${{cb_obj.value}}'.`)
-"""
 
 
 class Region(NamedTuple):
@@ -97,6 +103,7 @@ def nearest_known(
 def choose_on(
     maps: Sequence[Panel],
     place: ColumnDataSource,
+    asked: ColumnDataSource,
     latitude: NDArray[np.float64],
     longitude: NDArray[np.float64],
     typed: TextInput | None = None,
@@ -108,17 +115,19 @@ def choose_on(
         maps: the figures.
         place: longitude ``x``, latitude ``y`` and number ``point`` of the chosen point, each a column of one value. The columns change
             when another point is chosen.
+        asked: latitude and longitude ``at`` that the reader asked for. The maps of all variables share it, so that each variable shows
+            its point that is nearest.
         latitude, longitude: of the points that can be chosen. They are numbered row by row.
         typed: control in which latitude and longitude can be typed. Its title says why a place cannot be chosen.
         region: that the forecast covers; default: the globe.
     """
-    args = {"place": place, "latitudes": latitude.tolist(), "longitudes": longitude.tolist(), "typed": typed}
+    args = {"place": place, "asked": asked, "latitudes": latitude.tolist(), "longitudes": longitude.tolist(), "typed": typed}
     args |= {"title": typed and typed.title, "region": region and region.bounds, "covered": region and region.in_words}
-    choose = CustomJS(args=args, code=CHOOSE)
+    asked.js_on_change("data", CustomJS(args=args, code=CHOOSE))
     if typed is not None:
-        typed.js_on_change("value", CustomJS(args=args, code=CHOOSE_TYPED))
+        typed.js_on_change("value", CustomJS(args=args, code=ASK_TYPED))
     for on in maps:
-        on.js_on_event(Tap, choose)
+        on.js_on_event(Tap, CustomJS(args={"asked": asked}, code=ASK_CLICKED))
         on.scatter("x", "y", source=place, size=12, fill_color=None, line_color="white", line_width=4)
         on.scatter("x", "y", source=place, size=12, fill_color=None, line_color=VERMILION, line_width=2)
 

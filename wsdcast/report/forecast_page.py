@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from bokeh.models import ColumnDataSource
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import Members
 from wsdcast.report.chosen_place import BANDS
 from wsdcast.report.maps import Lines, signed
-from wsdcast.report.panels import time_in_words
+from wsdcast.report.panels import move_together, time_in_words
 from wsdcast.report.product_maps import ProductMaps, product_maps
 from wsdcast.report.shell import Part, facts_list, figures_row, one_of, write_page
 from wsdcast.report.shown_fields import Field
@@ -56,11 +57,14 @@ def write_forecast_page(
     start, leads = forecast.times[row], forecast.leads
     analysis = None if initial is None else (initial, initial_grid or Grid(forecast.latitude, forecast.longitude))
     regridded = analysis is not None and not _has_points_of(analysis[1], forecast)
+    asked, sliders = ColumnDataSource({"at": []}, name="asked"), []
     contents, roundings = [], []
     for of_subject in products:
-        maps = product_maps(of_subject, forecast, row, analysis, lines)
+        maps = product_maps(of_subject, forecast, row, analysis, lines, asked)
+        sliders.append(maps.controls[-1])
         roundings.append(_rounding(of_subject, maps.unit, regridded=regridded))
         contents.append(_about(of_subject, maps, roundings[-1]))
+    move_together(sliders)
     header = {
         "valid": f"{time_in_words(start + leads[0])} to {time_in_words(start + leads[-1])}",
         "members": str(forecast.members),

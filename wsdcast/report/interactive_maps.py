@@ -20,7 +20,7 @@ from wsdcast.report.chosen_place import ALONE, BANDS, MEDIAN, choose_on, nearest
 from wsdcast.report.coastlines import coastlines
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
 from wsdcast.report.maps import Points, View, rising, view_of
-from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, time_in_words
+from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, move_together, time_in_words
 from wsdcast.report.plume import place as place_in_words
 from wsdcast.report.shown_fields import PLUME, Chosen, Field, Fields, Shown, as_bytes, base_of, byte_unit, byte_units, choose, read_shown
 from wsdcast.report.subjects import Subject
@@ -81,10 +81,16 @@ def interactive_maps(
     """Return the maps and plumes of each subject of the first forecast in ``scores``. Its points are ``inside``; default: all."""
     chosen = choose(scores.sizes["time"], scores.sizes["prediction_timedelta"], grid, len(subjects), inside)
     shown = read_shown(fields, chosen, subjects, names)
-    return [_of_subject(scores, grid, on_earth, *each, chosen) for each in zip(subjects, shown, strict=True)]
+    asked = ColumnDataSource({"at": []}, name="asked")
+    maps = [_of_subject(scores, grid, on_earth, *each, chosen, asked) for each in zip(subjects, shown, strict=True)]
+    for same in zip(*(each.controls for each in maps), strict=True):
+        move_together(same)
+    return maps
 
 
-def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, values: Shown, chosen: Chosen) -> Maps:
+def _of_subject(
+    scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, values: Shown, chosen: Chosen, asked: ColumnDataSource
+) -> Maps:
     """Return the maps and plumes of one subject. Where the forecast has no values, as outside a region, the truth is not shown either."""
     inside = np.any(np.isfinite(values.maps["mean"]), axis=0)
     known = np.any(np.isfinite(values.plumes[..., 1:, :]), axis=(0, 3, 4))
@@ -133,7 +139,7 @@ def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, val
     start.js_on_change("value", show_maps, show_plume)
     lead.js_on_change("value", show_maps)
     place.js_on_change("data", show_plume)
-    choose_on(maps, place, points[0], view.eastward(points[1]))
+    choose_on(maps, place, asked, points[0], view.eastward(points[1]))
     note = "" if alone else f"{BANDS} "
     note += _left_out(scores, chosen, byte_units(values.maps, base)["truth"], of)
     return Maps([start, lead], Row(maps, {}), Row([plume], {"truth": (INK, "solid")} | (ALONE if alone else MEDIAN)), note)

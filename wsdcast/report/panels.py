@@ -5,11 +5,12 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from bokeh.models import CategoricalSlider, ColumnDataSource, GlyphRenderer, HoverTool, Span
+from bokeh.models import CategoricalSlider, ColumnDataSource, GlyphRenderer, HoverTool, Span, UIElement
 from bokeh.plotting import figure as Panel  # a class, in spite of its name
 from numpy.typing import NDArray
 
@@ -144,3 +145,9 @@ def lead_slider(leads: Sequence[str], first: int) -> CategoricalSlider:
         styles=WIDGET,
         name="lead",
     )
+
+
+def move_together(controls: Sequence[UIElement]) -> None:
+    """Let the same control of several variables have one value: when the reader changes one of them, the others follow."""
+    for one, other in pairwise([*controls, controls[0]] if len(controls) > 1 else []):
+        one.js_link("value", other, "value")

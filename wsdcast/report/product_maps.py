@@ -81,12 +81,14 @@ def product_maps(
     row: int,
     initial: tuple[Field, Grid] | None,
     lines: Lines,
+    asked: ColumnDataSource,
 ) -> ProductMaps:
     """Return maps and plumes of one subject from one initial time. The middle one of the lead times with values is shown first.
 
     Args:
         initial: the channels of the forecast at the initial time (channel, latitude, longitude), and their grid. A subject whose channels
             are NaN everywhere has no map of it. Points at which the forecast has no values are not shown.
+        asked: the place that the reader asks for (:func:`wsdcast.report.chosen_place.choose_on`).
     """
     start, leads = forecast.times[row], forecast.leads
     points = forecast.latitude[products.rows], rising(forecast.longitude[products.columns])
@@ -131,7 +133,7 @@ def product_maps(
     place = ColumnDataSource({"x": [view.eastward(east)], "y": [north], "point": [point]}, name="place")
     here = f"{north:.6g}, {float(signed(east)):.6g}"
     typed = TextInput(title="Place: latitude, longitude", value=here, styles=WIDGET, stylesheets=[WRAP], name="at")
-    choose_on(maps, place, latitude, view.eastward(longitude), typed, region)
+    choose_on(maps, place, asked, latitude, view.eastward(longitude), typed, region)
     values = images[-len(QUANTILES) :, :, at_row, at_column]
     at_place = np.where(values == NONE, np.nan, products.base + values * unit)
     series = ColumnDataSource(dict(zip(PLUME[1:], at_place, strict=True)) | {"x": days, "lead": words}, name="plume")
