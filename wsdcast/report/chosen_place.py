@@ -12,7 +12,7 @@ from bokeh.plotting import figure as Panel
 from numpy.typing import NDArray
 
 from wsdcast.data.sources.foreign_forecasts import Members
-from wsdcast.report.maps import SIGNED, columns_of_map, rising, steps_of
+from wsdcast.report.maps import SIGNED, View, columns_of_map, rising, signed, steps_of
 from wsdcast.report.panels import INK, hover, panel
 from wsdcast.report.plume import TIME_LABEL, step_of
 from wsdcast.report.style import BLUE, VERMILION, Look
@@ -87,49 +87,52 @@ def region_of(forecast: Members) -> Region | None:
     return Region((west, south, east, north), words)
 
 
-def nearest_known(
-    latitude: NDArray[np.float64], longitude: NDArray[np.float64], known: NDArray[np.bool_], to: tuple[float, float] = PLACE
-) -> tuple[int, int]:
-    """Return row and column of the known point that is nearest to a place, by the sum of both distances in degrees.
-
-    Without a known point all points count. ``known`` says which points have values, (row, column).
-    """
-    east = np.abs((longitude - to[1] + 180) % 360 - 180)
-    distance = np.abs(latitude - to[0])[:, None] + east
-    row, column = np.unravel_index(np.where(known | (not known.any()), distance, np.inf).argmin(), distance.shape)
-    return int(row), int(column)
-
-
 def choose_on(
     maps: Sequence[Panel],
-    place: ColumnDataSource,
     asked: ColumnDataSource,
     latitude: NDArray[np.float64],
     longitude: NDArray[np.float64],
+    known: NDArray[np.bool_],
+    view: View,
     typed: TextInput | None = None,
     region: Region | None = None,
-) -> None:
+) -> ColumnDataSource:
     """Mark a place on maps, and let the reader choose another one by clicking or typing.
+
+    At first it is the point with values that is nearest to :data:`PLACE` or to the middle of the region, by the sum of both distances in
+    degrees. Without values all points count.
 
     Args:
         maps: the figures.
-        place: longitude ``x``, latitude ``y`` and number ``point`` of the chosen point, each a column of one value. The columns change
-            when another point is chosen.
         asked: latitude and longitude ``at`` that the reader asked for. The maps of all variables share it, so that each variable shows
             its point that is nearest.
         latitude, longitude: of the points that can be chosen. They are numbered row by row.
+        known: which of them have values, (row, column).
+        view: the part of the globe that the maps show.
         typed: control in which latitude and longitude can be typed. Its title says why a place cannot be chosen.
         region: that the forecast covers; default: the globe.
+
+    Returns:
+        Longitude ``x``, latitude ``y`` and number ``point`` of the chosen point, each a column of one value. The columns change when
+        another point is chosen.
     """
+    to_north, to_east = region.middle if region else PLACE
+    distance = np.abs(latitude - to_north)[:, None] + np.abs(signed(longitude - to_east))
+    point = int(np.where(known | (not known.any()), distance, np.inf).argmin())
+    row, column = divmod(point, longitude.size)
+    longitude = view.eastward(longitude)
+    place = ColumnDataSource({"x": [longitude[column]], "y": [latitude[row]], "point": [point]}, name="place")
     args = {"place": place, "asked": asked, "latitudes": latitude.tolist(), "longitudes": longitude.tolist(), "typed": typed}
     args |= {"title": typed and typed.title, "region": region and region.bounds, "covered": region and region.in_words}
     asked.js_on_change("data", CustomJS(args=args, code=CHOOSE))
     if typed is not None:
+        typed.value = f"{latitude[row]:.6g}, {float(signed(longitude[column])):.6g}"
         typed.js_on_change("value", CustomJS(args=args, code=ASK_TYPED))
     for on in maps:
         on.js_on_event(Tap, CustomJS(args={"asked": asked}, code=ASK_CLICKED))
         on.scatter("x", "y", source=place, size=12, fill_color=None, line_color="white", line_width=4)
         on.scatter("x", "y", source=place, size=12, fill_color=None, line_color=VERMILION, line_width=2)
+    return place
 
 
 VALID_TIME = """

@@ -16,7 +16,7 @@ from bokeh.plotting import figure as Panel
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.report.chosen_place import ALONE, BANDS, MEDIAN, choose_on, nearest_known, plume_panel
+from wsdcast.report.chosen_place import ALONE, BANDS, MEDIAN, choose_on, plume_panel
 from wsdcast.report.coastlines import coastlines
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
 from wsdcast.report.maps import Points, View, rising, view_of
@@ -113,13 +113,12 @@ def _of_subject(
 
     points = grid.latitude[chosen.plume_rows], rising(grid.longitude[chosen.plume_columns])
     of_maps = grid.latitude[chosen.rows], rising(grid.longitude[chosen.columns])
-    row, column = nearest_known(*points, known)
-    point = row * points[1].size + column
     view = view_of(inside, *of_maps)
-    place = ColumnDataSource({"x": [view.eastward(points[1][column])], "y": [points[0][row]], "point": [point]}, name="place")
     maps, shown, library = _maps(values.maps, of_maps, first, on_earth, of, base, view)
+    place = choose_on(maps, asked, *points, known, view)
+    (point,) = place.data["point"]
     unit = byte_unit(values.plumes, base)
-    first_plume = dict(zip(PLUME, values.plumes[0, row, column], strict=True))
+    first_plume = dict(zip(PLUME, values.plumes[0].reshape(-1, *values.plumes.shape[-2:])[point], strict=True))
     valid = [time_in_words(time + step) for time in times for step in lead_times]
     words = [f"{ahead}, valid {time}" for ahead, time in zip(leads, valid, strict=False)]  # those from the first initial time
     series = ColumnDataSource(first_plume | {"x": days_of(lead_times), "lead": words}, name="plume")
@@ -139,7 +138,6 @@ def _of_subject(
     start.js_on_change("value", show_maps, show_plume)
     lead.js_on_change("value", show_maps)
     place.js_on_change("data", show_plume)
-    choose_on(maps, place, asked, points[0], view.eastward(points[1]))
     note = "" if alone else f"{BANDS} "
     note += _left_out(scores, chosen, byte_units(values.maps, base)["truth"], of)
     return Maps([start, lead], Row(maps, {}), Row([plume], {"truth": (INK, "solid")} | (ALONE if alone else MEDIAN)), note)

@@ -15,9 +15,9 @@ from bokeh.palettes import Magma256, Viridis256, YlOrRd9, interp_palette
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import Members
 from wsdcast.data.store.forecasts import QUANTILES
-from wsdcast.report.chosen_place import MEDIAN, PLACE, choose_on, nearest_known, plume_panel, region_of
+from wsdcast.report.chosen_place import MEDIAN, choose_on, plume_panel, region_of
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
-from wsdcast.report.maps import SIGNED, Lines, Points, rising, signed, view_of
+from wsdcast.report.maps import SIGNED, Lines, Points, rising, view_of
 from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, time_in_words
 from wsdcast.report.plume import place as place_in_words
 from wsdcast.report.shown_fields import NONE, PLUME, Field, as_bytes, base_of, byte_unit
@@ -127,23 +127,18 @@ def product_maps(
     view = view_of(known, *points)
     maps = map_panels(shown, styles, *points, lines, view)
 
-    latitude, longitude, region = points[0][::-1], points[1], region_of(forecast)
-    at_row, at_column = nearest_known(latitude, longitude, known[::-1], region.middle if region else PLACE)
-    north, east, point = latitude[at_row], longitude[at_column], at_row * longitude.size + at_column
-    place = ColumnDataSource({"x": [view.eastward(east)], "y": [north], "point": [point]}, name="place")
-    here = f"{north:.6g}, {float(signed(east)):.6g}"
-    typed = TextInput(title="Place: latitude, longitude", value=here, styles=WIDGET, stylesheets=[WRAP], name="at")
-    choose_on(maps, place, asked, latitude, view.eastward(longitude), typed, region)
-    values = images[-len(QUANTILES) :, :, at_row, at_column]
+    typed = TextInput(title="Place: latitude, longitude", styles=WIDGET, stylesheets=[WRAP], name="at")
+    place = choose_on(maps, asked, points[0][::-1], points[1], known[::-1], view, typed, region_of(forecast))
+    values = images[-len(QUANTILES) :].reshape(len(QUANTILES), leads.size, -1)[..., place.data["point"][0]]
     at_place = np.where(values == NONE, np.nan, products.base + values * unit)
     series = ColumnDataSource(dict(zip(PLUME[1:], at_place, strict=True)) | {"x": days, "lead": words}, name="plume")
     plume = plume_panel(series, of, unit, forecast.times[[row]])
-    plume.title.text = place_in_words(north, east)
+    plume.title.text = place_in_words(place.data["y"][0], place.data["x"][0])
     now = Span(location=days[first], dimension="height", line_color=INK, line_dash="dashed")
     plume.add_layout(now)
 
     packing = {"library": ColumnDataSource({"bytes": packed(images)}, name="library"), "days": days.tolist()}
-    packing |= {"fields": len(images), "quantiles": len(QUANTILES), "size": latitude.size * longitude.size}
+    packing |= {"fields": len(images), "quantiles": len(QUANTILES), "size": known.size}
     map_args = {"lead": lead, "threshold": threshold, "maps": shown, "titles": titles, "title": maps[0].title, "now": now}
     plume_args = {"plume": series, "names": list(PLUME[1:]), "unit": unit, "base": products.base, "none": NONE}
     plume_args |= {"place": place, "at": typed, "title": plume.title}
