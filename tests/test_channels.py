@@ -53,9 +53,13 @@ def recipe_of(path: Path, **data: object) -> Path:
 def test_every_layout_gives_the_same_store(weather, expected, tmp_path, layout):
     (tmp_path / "files").mkdir()
     layout(weather, tmp_path / "files")
-    wsdcast.prepare(recipe_of(tmp_path / "files"), tmp_path / "run")
+    summary = wsdcast.prepare(recipe_of(tmp_path / "files"), tmp_path / "run")
     record = open_analysis(tmp_path / "run/analysis.zarr")
     assert record.variables == CHANNELS
+    for name, mean, std in zip(CHANNELS, record.mean, record.std, strict=True):
+        said = re.match(r"mean (-?[\d.]+), standard deviation ([\d.]+) ", summary.facts[words(name)])
+        np.testing.assert_allclose([float(value) for value in said.groups()], [mean, std], rtol=0, atol=0.005 * std)
+        assert len(said[2].replace(".", "").lstrip("0")) >= 3
     tolerance = 0.51 * record.states.packing.scale + 1e-6 * np.abs(expected).max(axis=(0, 2, 3)) + (0.004 if layout is cds_old else 0)
     assert (np.abs(record.states[:] - expected).max(axis=(0, 2, 3)) <= tolerance).all()
     assert (record.states.packing.scale / np.sqrt(12) < 1e-4 * record.std)[2:].all()

@@ -205,6 +205,11 @@ def in_words(units: str) -> str:
     return re.sub(r" (\w+)-1$", r"/\1", units).replace("degC", "°C")
 
 
+def decimals_of(spread: float, figures: int) -> int:
+    """Return the decimals with which a spread has this many significant figures. Values that vary as much are shown with as many."""
+    return max(0, figures - 1 - math.floor(math.log10(spread))) if spread > 0 else 0
+
+
 def short_name(name: str) -> str:
     """Return the name of a channel in NetCDF: its short name and its level, such as ``u10`` and ``z_500``.
 

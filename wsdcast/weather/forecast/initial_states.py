@@ -21,7 +21,7 @@ from wsdcast.data.store.packings import beyond_packing
 from wsdcast.data.store.shards import regridded
 from wsdcast.data.store.states import PackedStates
 from wsdcast.data.variables import attributes as attributes_of
-from wsdcast.data.variables import in_words, short_name, variable
+from wsdcast.data.variables import decimals_of, in_words, short_name, variable
 from wsdcast.report.display_units import display_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.times import times_between
@@ -116,7 +116,7 @@ def difference_in_words(states: Analysis) -> str:
         display = display_of(variable(names[channel]).units)
         now, usual = (display.of(each[channel]) for each in (mean, states.mean))
         spread, usual_spread = (display.of_differences(each[channel]) for each in (std, states.std))
-        digits = max(0, 1 - int(np.floor(np.log10(usual_spread))))
-        of_training = f"training {usual:.{digits}f} ± {usual_spread:.{digits}f}"
-        words.append(f"{short_name(names[channel])} {now:.{digits}f} ± {spread:.{digits}f} {in_words(display.units)} ({of_training})")
+        digits = f".{decimals_of(usual_spread, 2)}f"
+        of_training = f"training {usual:{digits}} ± {usual_spread:{digits}}"
+        words.append(f"{short_name(names[channel])} {now:{digits}} ± {spread:{digits}} {in_words(display.units)} ({of_training})")
     return f"{'' if len(names) <= NAMED else f'of {len(names)} channels, farthest from training are '}{', '.join(words)}"

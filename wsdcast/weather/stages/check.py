@@ -22,7 +22,7 @@ from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import split
 from wsdcast.data.store.building import require_memory_to_build
 from wsdcast.data.store.shards import SHARD, on_grid
-from wsdcast.data.variables import units_in_words, variable
+from wsdcast.data.variables import decimals_of, units_in_words, variable
 from wsdcast.runs.artefact import Summary, is_current, resolve
 from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.inputs import address_given
@@ -162,7 +162,8 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
             steps += block.last - block.first
     sampled = f"in {steps} steps read as a sample, and the last of every file"
     for name in (name for name in record.channels if np.isfinite(least[name])):
-        summary.facts[f"range of {words(name)}"] = f"{least[name]:.5g} to {most[name]:.5g} {units_in_words(name)} {sampled}"
+        digits = f".{decimals_of(most[name] - least[name], 4)}f"
+        summary.facts[f"range of {words(name)}"] = f"{least[name]:{digits}} to {most[name]:{digits}} {units_in_words(name)} {sampled}"
     if steps:
         total = seconds / steps * record.times.size
         if total < 120:

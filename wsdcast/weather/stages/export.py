@@ -11,7 +11,7 @@ import xarray as xr
 
 from wsdcast.data.sources.naming import words
 from wsdcast.data.store.analysis import Analysis, open_analysis
-from wsdcast.data.variables import variable
+from wsdcast.data.variables import decimals_of, units_in_words
 from wsdcast.data.winds import name_in_words, units_of
 from wsdcast.runs.artefact import Summary, complete, is_current, require, resolve
 from wsdcast.runs.errors import UserError
@@ -117,8 +117,10 @@ def _card(recipe: Recipe, record: Analysis, facts: dict[str, Any], scores: str) 
     """The model card, in Markdown."""
     generator, moments = recipe.generator, recipe.moments
     channels = (*record.variables, *record.forcing_variables)
-    each = zip(channels, record.mean, record.std, strict=True)
-    climate = ", ".join(f"{words(name)} {mean:.5g} and {std:.4g} {variable(name).units}" for name, mean, std in each)
+    climate = []
+    for name, mean, std in zip(channels, record.mean, record.std, strict=True):
+        digits = f".{decimals_of(std, 3)}f"
+        climate.append(f"{words(name)} {mean:{digits}} and {std:{digits}} {units_in_words(name)}")
     past = [f"{6 * steps} h before" for steps in range(1, 1 + recipe.forcings.past_states)]
     needed = [f"the state {' and '.join(['now', *past])}", *record.forcing_variables, *recipe.forcings.static]
     lines = {
@@ -127,7 +129,7 @@ def _card(recipe: Recipe, record: Analysis, facts: dict[str, Any], scores: str) 
         "Networks": f"U-Nets with {list(moments.widths)} and {list(generator.widths)} channels by level",
         "Needs": ", ".join(needed),
         "Trained on": f"{facts['data']}, {' to '.join(facts['trained_on'])}, {facts['steps_of_training']} states",
-        "Climate": f"mean and standard deviation over the training split: {climate}",
+        "Climate": f"mean and standard deviation over the training split: {', '.join(climate)}",
         "Fair CRPS": f"{scores} ({'m/s, u and v, ' * (':' not in scores)}test split of its own record)" if scores else "not scored",
         "Written by": f"wsdcast {facts['wsdcast']}",
     }

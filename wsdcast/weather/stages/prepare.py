@@ -27,7 +27,7 @@ from wsdcast.data.store.building import scheduler as at_work
 from wsdcast.data.store.packings import packing_for
 from wsdcast.data.store.shards import digest, has_shards
 from wsdcast.data.store.zarr_store import channels_of, open_store
-from wsdcast.data.variables import DEFAULT, units_in_words
+from wsdcast.data.variables import DEFAULT, decimals_of, units_in_words
 from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, partial_of, read_stamp, recover, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import address_given, require_no_input
@@ -248,7 +248,8 @@ def _summary(recipe: Recipe, path: Path, notes: list[str]) -> Summary:
     names = record.variables + record.forcing_variables
     for name, mean, std in zip(names, record.mean, record.std, strict=True):
         forcing = ", a forcing" if name in record.forcing_variables else ""
-        facts[words(name)] = f"mean {mean:.4g}, standard deviation {std:.3g} {units_in_words(name)}, training split{forcing}"
+        digits = f".{decimals_of(std, 3)}f"
+        facts[words(name)] = f"mean {mean:{digits}}, standard deviation {std:{digits}} {units_in_words(name)}, training split{forcing}"
     rounding = record.states.packing.scale / np.sqrt(12) / record.std
     worst = words(names[int(rounding.argmax())])
     facts["rounding"] = f"stored values are off by {rounding.max():.1g} standard deviations at most (root mean square, {worst})"
