@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+import zarr
 from conftest import six_hourly
 from layouts_of_variables import made_weather
 
@@ -14,7 +15,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.sources.blocks import read_block
 from wsdcast.data.store import packings
 from wsdcast.data.store.analysis import Analysis
-from wsdcast.data.store.states import PackedStates
+from wsdcast.data.store.states import PackedStates, StoredStates
 from wsdcast.data.store.zarr_store import Packing, wind_packing
 from wsdcast.weather.forcings import ForcingFields
 from wsdcast.weather.samples import samples_of
@@ -45,10 +46,24 @@ def test_packed_wind_has_the_bits_of_the_product(values):
     np.testing.assert_array_equal(wind_packing(1).unpack(integers), integers * np.float32(0.005))
 
 
-@pytest.mark.parametrize("index", [3, slice(2, 9), [5, 1], np.s_[:, 1], np.s_[4, 0], np.s_[2:5, ::-1, 1], np.s_[[1, 2], [1, 0]]], ids=str)
-def test_every_index_gives_values_of_the_right_channel(values, index):
-    states = PackedStates(PACKING.pack(values), PACKING)
-    np.testing.assert_array_equal(states[index], PACKING.unpack(states.values)[index])
+@pytest.fixture(params=["in memory", "on disk"])
+def states(request, values) -> PackedStates | StoredStates:
+    packed = PACKING.pack(values)
+    if request.param == "in memory":
+        return PackedStates(packed, PACKING)
+    return StoredStates(tuple(zarr.array(packed[:, channel], store={}) for channel in (0, 1)), PACKING)
+
+
+@pytest.mark.parametrize("steps", [3, slice(2, 9), [5, 1], slice(None, None, -2), np.arange(4).reshape(2, 2), np.int64(-1)], ids=str)
+def test_states_of_any_times_have_the_packing_of_each_channel(values, states, steps):
+    np.testing.assert_array_equal(states[steps], PACKING.unpack(PACKING.pack(values))[steps])
+
+
+@pytest.mark.parametrize("index", [np.s_[:, 1], np.s_[4, 0], np.s_[2:4, ::-1, 1], np.s_[[1, 2], [1, 0]]], ids=str)
+def test_an_index_of_channels_is_refused(states, index):
+    """The packing of one channel would be that of another, or of both."""
+    with pytest.raises(IndexError):
+        states[index]
 
 
 def test_training_samples_are_the_normalised_states(values):

@@ -137,7 +137,7 @@ def test_the_moments_network_is_scored_in_closed_form_too(finished, record):
         expected = []
         for row, time in enumerate(forecast.time.values):
             mean, std = (forecast[f"{DEFAULT[0]}_{moment}"].values[row] for moment in ("mean", "std"))
-            true = record.states[np.flatnonzero(record.times == time)[0] + 1, 0]
+            true = record.states[np.flatnonzero(record.times == time)[0] + 1][0]
             expected.append((scoringrules.crps_normal(true, mean, std) * record.grid.area_weights[:, None]).mean())
     assert gaussian[0] == pytest.approx(np.mean(expected), rel=1e-5)
 

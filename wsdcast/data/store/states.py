@@ -28,8 +28,10 @@ class PackedStates:
     values: NDArray[np.int16]
     packing: Packing
 
-    def __getitem__(self, index: Any) -> NDArray[np.float32]:
-        return self.packing.unpack(self.values[index])
+    def __getitem__(self, steps: Any) -> NDArray[np.float32]:
+        if isinstance(steps, tuple):  # the packing is of all channels
+            raise IndexError(f"states[{steps}]: states are indexed along time alone")
+        return self.packing.unpack(self.values[steps])
 
     @property
     def shape(self) -> tuple[int, ...]:
