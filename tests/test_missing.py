@@ -21,7 +21,7 @@ PAST = 48
 
 @pytest.fixture(autouse=True)
 def without_the_page(monkeypatch):
-    def facts_alone(path, scores, grid, fields, title, facts, recipe, on_earth):
+    def facts_alone(path, scores, grid, fields, title, facts, *arguments, **more):
         path.write_text("; ".join(facts.values()))
 
     monkeypatch.setattr(score_output, "write_report", facts_alone)
