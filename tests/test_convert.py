@@ -248,6 +248,18 @@ def test_a_region_of_a_regional_store(forecast, tmp_path):
     assert open_fields(str(tmp_path / "east.zarr")).longitude.tolist() == [45, 67.5, 90, 112.5, 135, 157.5]
 
 
+@pytest.mark.parametrize("west", [-180, -0.5, 0, 170])
+def test_longitudes_of_a_region_begin_between_minus_180_and_180(tmp_path, west):
+    """Those of one from 180 E were up to 505, and a single one at 0.5 W was 359.5."""
+    for columns in (1, 2, 15):
+        longitude = west + 22.0 * np.arange(columns)
+        store = made().isel(time=[0], number=[0], prediction_timedelta=[0], longitude=slice(columns))
+        store.assign_coords(longitude=longitude % 360).sortby("longitude").to_netcdf(tmp_path / f"{columns}.nc")
+        found = open_fields(str(tmp_path / f"{columns}.nc"))
+        np.testing.assert_allclose(found.longitude, longitude)
+        np.testing.assert_array_equal(found.read(0), members_of(0)[:1, :1, ..., :columns])
+
+
 @pytest.mark.parametrize("rounding", [-5e-5, 5e-5])
 def test_a_region_has_its_bounds_and_each_meridian_once(tmp_path, rounding):
     """Coordinates are off by what files round. Oracle: the longitudes that lie between the bounds after whole turns."""

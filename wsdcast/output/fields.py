@@ -73,14 +73,17 @@ def open_fields(address: str, region: Box | None = None, variables: Sequence[str
 
 
 def _without_jump(longitude: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return the order of rising longitudes in [0, 360) in which those of a region are neighbours, and the longitudes in this order."""
+    """Return the order of rising longitudes in [0, 360) in which those of a region are neighbours, and the longitudes in this order.
+
+    Those of a region begin in [-180, 180).
+    """
     columns = np.arange(longitude.size)
-    if longitude.size < 2 or circles_the_globe(longitude):
+    if circles_the_globe(longitude):
         return columns, longitude
     gaps = np.diff(longitude, append=longitude[0] + 360)
     columns = np.roll(columns, -int(gaps.argmax()) - 1)
     first = longitude[columns[0]]
-    return columns, (longitude[columns] - first) % 360 + (first - 360 if first > 180 else first)
+    return columns, (longitude[columns] - first) % 360 + (first - 360 if first >= 180 else first)
 
 
 def _checked(region: Box) -> Box:
