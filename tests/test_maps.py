@@ -110,6 +110,13 @@ def test_a_map_of_the_globe_has_greenwich_in_the_middle():
         assert view_of(known, grid.latitude[rows], rising(grid.longitude[columns])) == (-185, 175, -90, 90)
 
 
+@pytest.mark.parametrize("longitude", [np.arange(-100.0, 171, 5), np.arange(170.0, 441, 5), np.arange(-30.0, 61, 5), np.array([5.0])])
+def test_a_map_of_a_region_that_is_too_large_is_that_of_the_globe(longitude):
+    """It began where the region begins, so that one of Africa was at the edge of an empty map."""
+    latitude = np.arange(60.0, -61, -5)
+    assert view_of(np.ones((latitude.size, longitude.size), dtype=bool), latitude, longitude) == (-182.5, 177.5, -90, 90)
+
+
 def test_maps_show_truth_mean_spread_and_members():
     grid = Grid.regular("8x4")
     members, truth = np.random.default_rng(0).normal(0, 6, (2, 2, *grid.shape)), np.full((2, *grid.shape), 3.0)

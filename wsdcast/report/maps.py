@@ -82,7 +82,7 @@ def view_of(known: NDArray[np.bool_], latitude: NDArray[np.float64], longitude: 
     length, begin = 360 - gaps.max(), inside[(gaps.argmax() + 1) % gaps.size]
     width = max(length + step_x, 2 * (north - south + step_y))
     if width > WIDEST:
-        west = signed(longitude).min() - step_x / 2
+        west = float(-180 - (-180 - longitude[0] + step_x / 2) % step_x)  # where a column ends, as if they went round the globe
         return View(west, west + 360, -90.0, 90.0)
     west, south = begin + (length - width) / 2, np.clip((south + north - width / 2) / 2, -90, 90 - width / 2)
     return View(float(west), float(west + width), float(south), float(south + width / 2))
