@@ -132,7 +132,7 @@ def test_a_place_can_be_typed(opened, path):
         check_plume(opened, unit_of_plume(path))
         is_place = text not in ("somewhere", "99, 0")
         assert typed.input_value() == (f"{GRID.latitude[row]:g}, {(GRID.longitude[column] + 180) % 360 - 180:g}" if is_place else text)
-        assert opened.get_by_text(f"Expected two numbers, such as 52.5, 13.4, not '{text}'.").count() == (not is_place)
+        assert opened.get_by_text(f"Expected a latitude and a longitude, such as 52.5, 13.4, not '{text}'.").count() == (not is_place)
 
 
 @in_chromium

@@ -207,7 +207,7 @@ def in_words(units: str) -> str:
 
 def decimals_of(spread: float, figures: int) -> int:
     """Return the decimals with which a spread has this many significant figures. Values that vary as much are shown with as many."""
-    return max(0, figures - 1 - math.floor(math.log10(spread))) if spread > 0 else 0
+    return max(0, figures - 1 - math.floor(math.log10(spread))) if 0 < spread < math.inf else 0
 
 
 def short_name(name: str) -> str:

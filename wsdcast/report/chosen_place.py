@@ -32,7 +32,7 @@ ASK_CLICKED = ASK.format(latitude="cb_obj.y", longitude="cb_obj.x")
 ASK_TYPED = f"""{SIGNED}
 const [latitude, longitude] = cb_obj.value.trim().split(/[\\s,;]+/).map(Number)
 if (!(Math.abs(latitude) <= 90 && Math.abs(longitude) <= 360)) {{
-  typed.title = `${{title}}. Expected two numbers, such as 52.5, 13.4, not '${{cb_obj.value}}'.`
+  typed.title = `${{title}}. Expected a latitude and a longitude, such as 52.5, 13.4, not '${{cb_obj.value}}'.`
 }} else if (Math.max(Math.abs(latitude - place.data.y[0]), Math.abs(signed(longitude - place.data.x[0]))) < 1e-4) {{
   typed.title = title  // the place is there already: the page itself wrote the text
 }} else {{

@@ -42,7 +42,7 @@ def write_forecast_page(
     Args:
         initial: the channels of the forecast at the initial time (channel, latitude, longitude), in their units; NaN where they are not
             known.
-        initial_grid: its grid; default: that of the forecast.
+        initial_grid: its grid; default: that of the forecast, if it is global.
         facts: facts about the forecast by name, such as its source. Those of :data:`IN_HEADER` are in the header, the others at the end.
         thresholds: 10 m wind speeds in m s-1 of which the probability of exceeding is shown; default: where Beaufort 6, 8 and 10 begin.
 

@@ -122,7 +122,7 @@ def read_products(forecast: Members, row: int, thresholds: Sequence[float]) -> l
         raise UserError(f"{forecast.name}: has one member; probabilities and quantiles need two or more")
     for name, axis in (("latitudes", forecast.latitude), ("longitudes", forecast.longitude)):
         steps = np.abs(np.diff(axis))
-        if np.ptp(steps) > 0.1 * steps.mean() + 2 * ROUNDING if steps.size else False:
+        if steps.size and np.ptp(steps) > 0.1 * steps.mean() + 2 * ROUNDING:
             raise UserError(f"{forecast.name}: its {name} are not equally spaced, and a map needs that")
     leads, names = forecast.leads.size, forecast.variables
     limits = {subject: tuple(thresholds) if subject == WIND else () for subject in subjects_of(names)}
