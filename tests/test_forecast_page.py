@@ -8,6 +8,7 @@ import re
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import commands
 import numpy as np
@@ -328,7 +329,7 @@ def test_mistakes_are_one_line(tmp_path):
     assert "--thresholds" in refused(forecast, "--thresholds", "strong")
     assert "no such forecast" in refused(tmp_path / "nothing.zarr")
     assert "no state at the initial time 2026-11-28 00 UTC" in refused(forecast, "--initial", states(tmp_path / "old.nc", ["2000-01-01"]))
-    assert "number, prediction_timedelta; expected analyses" in refused(forecast, "--initial", forecast)
+    assert "expected time, latitude and longitude alone" in refused(forecast, "--initial", forecast)
     assert "is a directory" in refused(forecast, "--out", tmp_path)
     assert "has one member" in refused(stored(tmp_path / "one", wind_of()[:1]))
     statistics = forecast_of(wind_of()).channels.rename(number="statistic")
@@ -349,11 +350,17 @@ def test_a_public_forecast_has_nothing_to_do_with_the_working_directory(tmp_path
     assert "<dt>license</dt><dd>CC-BY-4.0</dd>" in Path("forecast.html").read_text()
 
 
-def test_the_initial_analysis_may_be_in_any_of_several_files(tmp_path):
+def test_the_initial_analysis_may_be_whatever_prepare_reads(tmp_path):
+    """In one of several files, and as from the Climate Data Store: by valid time, zipped, u and v in separate files; here in knots too."""
     forecast = stored(tmp_path, wind_of())
     (tmp_path / "analyses").mkdir()
     states(tmp_path / "analyses/1.nc", ["2026-11-27"])
-    states(tmp_path / "analyses/2.nc", ["2026-11-27T18", "2026-11-28"])
+    second = states(tmp_path / "2.nc", ["2026-11-27T18", "2026-11-28"])
+    with xr.open_dataset(second) as wind, ZipFile(tmp_path / "analyses/2.nc", "w") as archive:
+        for name in DEFAULT:
+            array = (wind[name] * 3600 / 1852).assign_attrs(units="knots").rename(time="valid_time")
+            array.to_netcdf(tmp_path / f"{name}.nc")
+            archive.write(tmp_path / f"{name}.nc", f"{name}.nc")
     assert wsdcast.forecast_page(forecast, initial=tmp_path / "analyses").facts["initial analysis"] == "shown"
     page = (tmp_path / "forecast.html").read_text()
     initial = from_greenwich(embedded(page)["maps"][0]["data"]["initial"][0][::-1]) * units(page)["initial"]

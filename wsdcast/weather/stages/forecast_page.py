@@ -6,14 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.conventions import channels_in, to_conventions
 from wsdcast.data.sources.foreign_forecasts import ORIGIN, Members, addresses_of, readable_channels
-from wsdcast.data.sources.opening import addresses, is_remote, open_dataset
+from wsdcast.data.sources.opening import addresses, is_remote, open_dataset, unpacked
 from wsdcast.data.store.forecasts import row_of, store_of
 from wsdcast.data.variables import DEFAULT
 from wsdcast.output.fields import open_fields
@@ -28,6 +28,7 @@ from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.names import ANALYSIS, FORECAST_PAGE, GENERATOR, INITIAL_STATES, MODEL_CARD
 from wsdcast.runs.times import TimeLike
 from wsdcast.verification.thresholds import THRESHOLDS
+from wsdcast.verification.truth import channels_of_truth, open_truth
 
 
 def forecast_page(
@@ -48,8 +49,8 @@ def forecast_page(
             A file ``model-card.md`` next to the store, or the trained model there that made the forecast, gives the model card.
         out: HTML file to write; default ``forecast.html`` next to the store, or in the current directory if the store is remote.
         start: initial time, UTC; default: the first of the forecast.
-        initial: analyses with the initial time, to show the state then. Default: ``initial_states.nc`` or ``analysis.zarr`` next to the
-            store, if it has that time.
+        initial: analyses with the initial time, any that :func:`wsdcast.prepare` reads, to show the state then. Default:
+            ``initial_states.nc`` or ``analysis.zarr`` next to the store, if it has that time.
         thresholds: 10 m wind speeds of which the probability of exceeding is shown, in m s-1, or texts with a unit, as ``25kn``;
             default: where Beaufort 6, 8 and 10 begin.
 
@@ -142,28 +143,21 @@ def _initial(
     return None, None, {}
 
 
-def _state(address: str, time: np.datetime64, names: Sequence[str]) -> tuple[Field, Grid, dict[str, Any]] | None:
-    """The channels at a time, NaN if the file with it lacks them, their grid, and the attributes of the file; None if no file has it.
+def _state(source: str, time: np.datetime64, names: Sequence[str]) -> tuple[Field, Grid, dict[str, Any]] | None:
+    """The channels at a time, NaN if the analyses lack them, their grid, and the attributes of their first file; None without that time.
 
     Raises:
-        UserError: if a file cannot be read, or has none of the channels.
+        UserError: if the analyses cannot be read, or have none of the channels.
     """
-    for file in addresses(address):
-        with open_dataset(file, names) as dataset:
-            known = set(channels_in(dataset))
-            try:
-                fields = to_conventions(dataset, variables=[name for name in names if name in known] or names)
-            except UserError as error:
-                raise UserError(f"{file}: {error}") from None
-            if "time" in fields.dims and time in fields["time"].values:
-                state = fields.isel(time=int(np.argmax(fields["time"].values == time)))
-                if further := sorted(set(map(str, state.dims)) - {"latitude", "longitude"}):
-                    raise UserError(f"{file}: has the dimensions {', '.join(further)}; expected analyses")
-                grid = Grid(fields["latitude"].values, fields["longitude"].values)
-                unknown = np.full(grid.shape, np.nan, np.float32)
-                channels = [state[name].values if name in state else unknown for name in names]
-                return np.stack(channels), grid, dict(dataset.attrs)
-    return None
+    with TemporaryDirectory(prefix="wsdcast-") as scratch:
+        known = channels_of_truth(source, Path(scratch), names) or tuple(names)
+        analyses = open_truth(source, Path(scratch), time, known)
+        if time not in analyses.times:
+            return None
+        state = dict(zip(known, analyses.at(np.array([time]))[0], strict=True))
+        unknown = np.full(analyses.grid.shape, np.nan, np.float32)
+        with open_dataset(unpacked(addresses(source)[0], Path(scratch))[0]) as dataset:
+            return np.stack([state.get(name, unknown) for name in names]), analyses.grid, dict(dataset.attrs)
 
 
 def _card(directory: Path) -> str:
