@@ -17,7 +17,7 @@ from wsdcast.weather.samplers import require_rollout
     [
         ({"generator.objective": "crps"}, "rollout.nfe 2: a generator of the objective crps makes one evaluation; set it to 1"),
         ({"rollout.nfe": 3}, "rollout.nfe 3: the solver midpoint cannot make this number of evaluations"),
-        ({"rollout.nfe": 1}, "rollout.nfe 1: the solver midpoint cannot make this number of evaluations"),
+        ({"rollout.nfe": 1}, "number is 2; one evaluation needs a distilled network (generator.objective distil) or the solver euler"),
         (
             {"rollout.nfe": 4, "generator.objective": "distil", "rollout.solver": "rk4", "rollout.momentum": 0.5},
             "rollout.solver rk4 has no",

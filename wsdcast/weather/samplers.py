@@ -65,7 +65,11 @@ def _require_possible(settings: Rollout, few: Collection[int], direct: bool, pat
     elif direct:
         raise UserError(f"nfe {settings.nfe}: a generator of the objective crps makes one evaluation; set it to 1")
     elif settings.solver != "auto":
-        require_possible(settings.solver, settings.grid_in_time, settings.nfe, path, settings.momentum)
+        try:
+            require_possible(settings.solver, settings.grid_in_time, settings.nfe, path, settings.momentum)
+        except UserError as error:
+            hint = "; one evaluation needs a distilled network (generator.objective distil) or the solver euler" * (settings.nfe == 1)
+            raise UserError(f"{error}{hint}") from None
 
 
 def few_sampler(networks: Trained, few: FewEvaluations, nfe: int) -> Sampler:
