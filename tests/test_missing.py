@@ -58,6 +58,7 @@ def test_a_past_state_with_a_gap_is_left_out_alone(lost, tmp_path):
     assert "dropped" not in summary.facts
     assert (scores["pairs"] == STARTS.size).all()
     assert summary.facts["left out"] == f"{len(lost)} of {PAST} past states, which have gaps"
+    assert summary.facts["climatology"].startswith("past states as members")
     states = np.delete(weather(truth_dataset()["time"].values[:PAST])[:, 1], lost, axis=0).astype(float)
     crps, error = climatology_by_hand(states)
     by_forecast = scores["crps_fair_by_start"].sel(region="globe", variable=NAMES[1]).isel(prediction_timedelta=0)
@@ -70,6 +71,7 @@ def test_a_baseline_without_values_is_left_out(tmp_path):
     summary, scores = scored(truth_dataset().drop_sel(time=STARTS), tmp_path / "without")
     _, whole = scored(truth_dataset(), tmp_path / "with")
     assert list(scores["forecast"].values) == ["model", "climatology", "climatological mean"]
+    assert summary.facts["climatology"].startswith(f"{PAST} past states as members")
     assert summary.facts["dropped"].startswith("5 of 18")  # a day after an initial time comes the next one
     assert summary.facts["left out"] == scores.attrs["left_out"] == "persistence, missing at 13 of 13 initial and lead times"
     ours, theirs = (one["crps_fair_by_start"].sel(forecast=["model", "climatological mean"]) for one in (scores, whole))
