@@ -10,6 +10,7 @@ import pytest
 from conftest import SHARED, needs_shared, six_hourly, wind_dataset
 from typer.testing import CliRunner
 
+import wsdcast
 from wsdcast.cli import app
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.truth import open_truth
@@ -42,6 +43,13 @@ def test_a_good_source_is_described(directory):
     assert "runs/planet/analysis.zarr, 12x6, about 0.0148 MB in 2 files" in facts["would write"]
     assert "for one thread" in facts["would take"]
     assert sorted(path.name for path in directory.iterdir()) == ["wind.nc"]
+
+
+@pytest.mark.parametrize(("grid", "finer"), [("16x9", True), ("16x7", False), ("8x6", False)])
+def test_a_grid_finer_than_that_of_the_source_is_named(directory, grid, finer):
+    wind_dataset(six_hourly("2020-01-01", 60), LATITUDES, LONGITUDES).to_netcdf("wind.nc")
+    notes = check("wind.nc", "--grid", grid)[1]["facts"].get("note 1"), wsdcast.prepare(source="wind.nc", grid=grid).facts.get("notes")
+    assert notes == 2 * (f"the grid {grid} is finer than 8x7 of the source, and regridding adds no detail" if finer else None,)
 
 
 def test_an_option_is_no_source():

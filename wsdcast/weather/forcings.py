@@ -75,7 +75,8 @@ def forcings_of(record: Analysis, settings: Forcings, device: torch.device) -> F
     fields = np.zeros((len(settings.static), *record.grid.shape), dtype=np.float32)
     for field, name in zip(fields, settings.static, strict=True):
         if name not in record.static:
-            raise UserError(f"forcings.static: the prepared store has no {name}, only {', '.join(record.static) or 'wind'}")
+            stored = ", ".join(record.static) or "wind"
+            raise UserError(f"forcings.static: the prepared store has no {name}, only {stored}; -o forcings.static='[]' does without")
         deviation = record.static[name] - (record.static[name] * weights).sum()
         field[:] = deviation / max(np.sqrt((deviation**2 * weights).sum()), 1e-12)
     if settings.latitude_longitude:

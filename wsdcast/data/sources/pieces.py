@@ -89,6 +89,11 @@ class Record:
         if self.problems:
             raise UserError(of_address(source, self.problems[0]))
 
+    def note_if_coarser(self, target: Grid) -> None:
+        """Add a note if the grid that the record is brought to is finer than its own."""
+        if self.grid is not None and all(theirs > ours for theirs, ours in zip(target.shape, self.grid.shape, strict=True)):
+            self.notes.append(f"the grid {target.name} is finer than {self.grid.name} of the source, and regridding adds no detail")
+
     def at(self, chosen: NDArray[np.bool_]) -> Record:
         """Return the record of some of its times: those that are ``chosen``, (time,)."""
         return replace(self, times=self.times[chosen], places={channel: places[chosen] for channel, places in self.places.items()})

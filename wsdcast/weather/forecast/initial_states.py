@@ -50,6 +50,7 @@ def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) 
         files, facts = _fetched(source, recipe.rollout.start, names, model.past_states)
     record = open_record(files, scratch, channels=names, in_a_row=1 + model.past_states)
     record.require_no_problems(source)
+    record.note_if_coarser(model.grid)
     begins = initial_times(record.times, recipe.rollout.start or LATEST, source, model.past_states)
     record = record.at(np.isin(record.times, with_past(begins, model.past_states)))
     try:

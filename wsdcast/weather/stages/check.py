@@ -75,6 +75,7 @@ def check(
         fetched, notes = fetch_period(source, data.start, data.end, data.skip, channels) if source in SYSTEMS else (source, [])
         record = open_record(fetched, Path(scratch), data.start, data.end, data.skip, channels=channels)
         record.notes[:0] = notes
+        record.note_if_coarser(target)
         summary.problems += record.problems
         _describe(record, summary)
         fits = bool(record.times.size) and _fits(record, resolved, directory, summary)

@@ -162,6 +162,7 @@ def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str], finish
         notes += fetched
     record = open_record(source, scratch.absolute(), data.start, data.end, data.skip, channels=data.channels.all)
     record.require_no_problems(data.source)
+    record.note_if_coarser(Grid.regular(data.grid))
     notes += record.notes
     return record
 
