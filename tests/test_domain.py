@@ -265,7 +265,7 @@ def test_a_region_between_the_points_of_the_truth_is_refused(truth, tmp_path):
     moved = write(box.assign_coords(longitude=box.longitude + 5), tmp_path / "moved.zarr")
     line = refuses(moved, "--truth", truth, "--run", tmp_path / "run")
     assert "not a global grid" in line
-    assert "neighbours on the truth's grid of 24x13" in line
+    assert "neighbours on the truth's grid of 24x13; `wsdcast prepare --grid` brings the truth to another grid" in line
     with pytest.raises(wsdcast.runs.errors.UserError, match="not a global grid"):
         open_forecast(moved)
 

@@ -267,7 +267,8 @@ def _grid_and_region(truth_grid: Grid | None, latitude: NDArray[np.float64], lon
     try:
         return Grid(latitude, longitude), None
     except UserError as error:
-        raise UserError(f"{error}; the points of a region must be neighbours on the truth's grid of {truth_grid.name}") from None
+        ours = f"the points of a region must be neighbours on the truth's grid of {truth_grid.name}"
+        raise UserError(f"{error}; {ours}; `wsdcast prepare --grid` brings the truth to another grid") from None
 
 
 def _require_once(values: NDArray[Any], what: str) -> None:
