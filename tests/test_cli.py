@@ -77,7 +77,9 @@ def test_a_signal_ends_a_command_with_one_line_and_without_temporary_files(direc
 
     monkeypatch.setattr("wsdcast.weather.stages.prepare.prepare", sends_itself_a_signal)
     before = signal.getsignal(signal.SIGTERM)
+    of_tests = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background jobs ignore SIGINT
     code, line = invoke("prepare")
+    signal.signal(signal.SIGINT, of_tests)
     assert code == 128 + number
     assert line == "wsdcast: interrupted; what is finished is kept\n"
     assert not list(directory.iterdir())
