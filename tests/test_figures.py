@@ -219,7 +219,7 @@ def test_a_plume_shows_the_quantiles_at_the_nearest_grid_point(finished_run):
         start = first["time"].values
     assert point.startswith("11.25°N 45°E, 259 km from")
     axis = figure.axes[0]
-    assert axis.get_title() == "10 m wind speed"
+    assert axis.get_title() == "10 m wind speed (m/s)"
     assert figure.get_suptitle() == f"grid point 11.25°N 45°E, from {start.astype('datetime64[h]').item():%Y-%m-%d %H} UTC"
     row, column = np.flatnonzero(record.grid.latitude == 11.25)[0], np.flatnonzero(record.grid.longitude == 45)[0]
     speeds = np.hypot(members[:, :, 0, row, column], members[:, :, 1, row, column])

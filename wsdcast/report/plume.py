@@ -63,7 +63,7 @@ def plume(
     axes = figure.subplots(len(subjects), sharex=True, squeeze=False)[:, 0]
     for axis, values, subject in zip(axes, bands, subjects, strict=True):
         _draw(axis, values, np.full(leads.size, np.nan) if truth is None else truth, leads)
-        axis.set(title=subject.value_label, ylabel=f"({subject.units})")
+        axis.set_title(f"{subject.value_label} ({subject.units})")
         if subject.from_zero:
             axis.set_ylim(bottom=0)
     first: datetime = start.astype("datetime64[s]").item()
