@@ -108,10 +108,11 @@ def test_what_is_odd_about_files_and_times_is_noted(tmp_path, wind):
         f"1 of its files have none of the variables and are left out: {tmp_path}/2020-01-01T06:00.nc",
         f"1 of its files are forecasts, not analyses: {tmp_path}/c.nc",
         "2 of 9 times are at other hours (01:00, 13:00) and left out",
-        "times are not in order; they are sorted",
     ]
     wind.to_netcdf(tmp_path / "wind.nc")
     assert open_record(str(tmp_path / "wind.nc"), tmp_path).notes == []
+    wind.isel(time=slice(None, None, -1)).to_netcdf(tmp_path / "backwards.nc")
+    assert open_record(str(tmp_path / "backwards.nc"), tmp_path).notes == ["times are not in order; they are sorted"]
 
 
 @pytest.mark.parametrize("period", [{}, {"end": datetime(2019, 1, 1)}, {"start": datetime(2021, 1, 1)}], ids=str)

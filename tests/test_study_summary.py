@@ -15,7 +15,7 @@ from wsdcast.study.figures import by_evaluations
 from wsdcast.study.summary import smallest_sufficient
 from wsdcast.study.weather_figures import by_lead
 from wsdcast.study.weather_page import write_study_page
-from wsdcast.study.weather_summary import combine, rows, saturation
+from wsdcast.study.weather_summary import combine, described, rows, saturation
 from wsdcast.verification.bootstrap import block_length, block_weights, blocks_in_words, interval, p_value, resampled
 
 TOLERANCES = {"crps": 1.01, "deviation": 1.05}
@@ -273,6 +273,14 @@ def test_gains_over_the_first_prior_are_over_its_most_evaluations():
     study = combine(made_settings({("warm", 4): (0.8, 1.1), ("warm", 20): (0.75, 1.1), ("standard", 20): (1.0, 1.0)}), SHARES)
     np.testing.assert_allclose(study["crps_gain_first_6h"], [1 - 0.8 / 0.75, 0, 1 - 1 / 0.75], atol=1e-9)
     np.testing.assert_allclose(study["crps_gain_first_6h_interval"].isel(setting=2), [1 - 1 / 0.75] * 2, atol=1e-9)
+
+
+def test_without_the_standard_prior_gains_are_over_the_first():
+    """They had no reference: the column of gains was empty."""
+    study = combine(made_settings({("warm", 4): (0.8, 1.1), ("warm", 20): (0.75, 1.1), ("features-only", 20): (1.0, 1.0)}), SHARES)
+    assert described(study).startswith("the warm prior with 20 evaluations (")
+    np.testing.assert_allclose(study["crps_gain_6h"], [1 - 0.8 / 0.75, 0, 1 - 1 / 0.75], atol=1e-9)
+    assert ["crps_gain_6h" in row for row in rows(study)] == [True] * 3
 
 
 def test_the_table_of_settings_has_no_heading_twice(tmp_path):

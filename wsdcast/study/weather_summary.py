@@ -168,11 +168,14 @@ def _gain(scores: xr.DataArray, compared: NDArray[np.intp], reference: NDArray[n
 
 
 def references(study: xr.Dataset, present: NDArray[np.integer]) -> dict[str, NDArray[np.intp]]:
-    """For each of the settings ``present``, the position among them of its reference, or -1, by the suffix of the gain."""
+    """For each of the settings ``present``, the position among them of its reference, or -1, by the suffix of the gain.
+
+    The reference of the gains without a suffix is the standard prior, or the first prior if the standard one was not studied.
+    """
     settings = study.isel(setting=present)
     prior, nfe, best = settings["prior"].values, settings["nfe"].values, settings["best"].values
     result = {}
-    for label, other in (("", "standard"), ("_first", str(study["prior"].values[0]))):
+    for label, other in (("", _reference_prior(study)), ("_first", str(study["prior"].values[0]))):
         of_other = np.flatnonzero((prior == other) & best)
         result[label] = np.full(present.size, of_other[nfe[of_other].argmax()] if of_other.size else -1)
     for label, other in (("_same", "standard"), ("_features", "features-only")):
@@ -185,9 +188,14 @@ def described(study: xr.Dataset) -> str:
     """The reference of the gains, in words."""
     most = int(references(study, np.arange(study.sizes["setting"]))[""][0])
     if most < 0:
-        return "nothing: the standard prior was not studied"
+        return f"nothing: no setting of the {_reference_prior(study)} prior could be chosen"
     solver, grid, nfe = (study[name].values[most] for name in ("solver", "grid_in_time", "nfe"))
-    return f"the standard prior with {nfe} evaluations ({solver}, {grid} times)"
+    return f"the {_reference_prior(study)} prior with {nfe} evaluations ({solver}, {grid} times)"
+
+
+def _reference_prior(study: xr.Dataset) -> str:
+    priors = study["prior"].values
+    return "standard" if "standard" in priors else str(priors[0])
 
 
 def saturation(study: xr.Dataset) -> dict[str, int | None]:

@@ -29,7 +29,7 @@ def choose_times(record: Record, start: datetime | None, end: datetime | None, s
         selected = np.concatenate([_in_period(record.pieces[index], start, end) for index in pieces]) & ~np.isin(times, skip)
         synoptic = all_hours | (times.astype("datetime64[s]").astype(np.int64) % 21600 == 0)
         if channel == record.channels[0]:
-            record.notes += _oddities(times[selected], synoptic[selected])
+            record.notes += _oddities(times[selected], piece[selected], synoptic[selected])
         chosen = np.flatnonzero(selected & synoptic)
         chosen = chosen[np.argsort(times[chosen], kind="stable")]
         repeated = np.flatnonzero(np.diff(times[chosen]) == np.timedelta64(0, "h"))
@@ -82,12 +82,12 @@ def _in_period(piece: Piece, start: datetime | None, end: datetime | None) -> ND
     return (piece.times >= first) & (piece.times <= last)
 
 
-def _oddities(times: Times, synoptic: NDArray[np.bool_]) -> list[str]:
-    """Return notes about times at other hours and times out of order."""
+def _oddities(times: Times, piece: NDArray[np.intp], synoptic: NDArray[np.bool_]) -> list[str]:
+    """Return notes about times at other hours, and about times out of order in a file. The order of files is that of their names."""
     notes = []
     if not synoptic.all():
         hours = sorted({str(time)[11:16] for time in times[~synoptic]})
         notes.append(f"{(~synoptic).sum()} of {times.size} times are at other hours ({first_few(hours, most=6)}) and left out")
-    if np.any(np.diff(times) < np.timedelta64(0, "h")):
+    if np.any((np.diff(times) < np.timedelta64(0, "h")) & (np.diff(piece) == 0)):
         notes.append("times are not in order; they are sorted")
     return notes
