@@ -52,7 +52,7 @@ def test_the_page_shows_the_points_of_the_region_where_they_are(region, tmp_path
     speeds, grid = stored(tmp_path / "f.zarr", latitude, longitude), Grid.regular("1440x721" if region == "fine" else "72x37")
     at_initial = analysis(tmp_path / "a.nc", grid)[np.ix_(*grid.nearest(latitude, longitude))]
     summary = wsdcast.forecast_page(tmp_path / "f.zarr", tmp_path / "page.html", initial=tmp_path / "a.nc")
-    assert summary.facts["grid"].startswith(f"{longitude.size}x{latitude.size}, latitude {latitude[0]:g} to {latitude[-1]:g}, ")
+    assert summary.facts["grid"].startswith(f"{longitude.size}x{latitude.size}, latitudes {latitude[-1]:g} to {latitude[0]:g} and ")
     assert "grid" not in summary.facts["rounding"]  # neither is a point left out, nor is the analysis between the points
     models = embedded((tmp_path / "page.html").read_text())
 

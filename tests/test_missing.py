@@ -58,7 +58,7 @@ def test_a_past_state_with_a_gap_is_left_out_alone(lost, tmp_path):
     assert "dropped" not in summary.facts
     assert (scores["pairs"] == STARTS.size).all()
     assert summary.facts["left out"] == f"{len(lost)} of {PAST} past states, which have gaps"
-    assert summary.facts["climatology"].startswith("past states as members")
+    assert summary.facts["climatology"].startswith(f"{PAST} past states as members")
     states = np.delete(weather(truth_dataset()["time"].values[:PAST])[:, 1], lost, axis=0).astype(float)
     crps, error = climatology_by_hand(states)
     by_forecast = scores["crps_fair_by_start"].sel(region="globe", variable=NAMES[1]).isel(prediction_timedelta=0)

@@ -69,6 +69,6 @@ def test_stations_without_values_and_outside_are_named(forecast, tmp_path):
     assert summary.facts["stations"] == "5, 3 pairs of a forecast and an observation; outside the forecast: Far; none at Nowhere"
     with xr.open_dataset(tmp_path / "far/station_scores.nc") as scores:
         xr.testing.assert_identical(scores.sel(station="all stations").drop_attrs(), inside.drop_attrs())
-    with pytest.raises(wsdcast.UserError, match=r"all lie outside of .*, whose grid is .*, latitude 50 to 42, longitude 0 to 20"):
+    with pytest.raises(wsdcast.UserError, match=r"all lie outside of .*, whose grid is .*, latitudes 42 to 50 and longitudes 0 to 20"):
         wsdcast.score_stations(forecast, written({"Far": (48, 22)}), tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()

@@ -123,6 +123,11 @@ class Grid:
         return area / area.mean()
 
 
+def bounds_in_words(latitude: Degrees, longitude: Degrees) -> str:
+    """Return the bounds of points in words. Latitudes fall and longitudes rise."""
+    return f"latitudes {latitude[-1]:g} to {latitude[0]:g} and longitudes {longitude[0]:g} to {longitude[-1]:g}"
+
+
 def circles_the_globe(longitude: Degrees) -> bool:
     """Return whether rising longitudes (longitude,) go round the whole circle in equal steps."""
     if longitude.size < 2:

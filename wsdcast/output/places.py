@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wsdcast.data.grid import circles_the_globe
+from wsdcast.data.grid import bounds_in_words, circles_the_globe
 from wsdcast.output.ensemble import Field
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import file_given
@@ -116,11 +116,11 @@ def outside(latitude: NDArray[np.float64], longitude: NDArray[np.float64], place
 
 def require_inside(latitude: NDArray[np.float64], longitude: NDArray[np.float64], places: Places, name: str) -> None:
     """Raise a UserError that names the first place outside a grid, if there is one. ``name`` is that of the forecasts."""
-    for number in np.flatnonzero(outside(latitude, longitude, places))[:1]:
-        raise UserError(
-            f"--at: {places.name[number]} ({places.latitude[number]:g},{places.longitude[number]:g}) lies outside {name}, which covers "
-            f"latitudes {latitude[-1]:g} to {latitude[0]:g} and longitudes {longitude[0]:g} to {longitude[-1]:g}"
-        )
+    beyond = outside(latitude, longitude, places)
+    if beyond.any():
+        first = int(np.argmax(beyond))
+        where = f"{places.name[first]} ({places.latitude[first]:g},{places.longitude[first]:g})"
+        raise UserError(f"--at: {where} lies outside {name}, which covers {bounds_in_words(latitude, longitude)}")
 
 
 def interpolation(latitude: NDArray[np.float64], longitude: NDArray[np.float64], places: Places) -> Interpolation:

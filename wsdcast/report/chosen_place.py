@@ -11,6 +11,7 @@ from bokeh.models import ColumnDataSource, CustomJS, CustomJSTickFormatter, Sele
 from bokeh.plotting import figure as Panel
 from numpy.typing import NDArray
 
+from wsdcast.data.grid import bounds_in_words
 from wsdcast.data.sources.foreign_forecasts import Members
 from wsdcast.report.maps import SIGNED, View, columns_of_map, rising, signed, steps_of
 from wsdcast.report.panels import INK, hover, panel
@@ -83,8 +84,7 @@ def region_of(forecast: Members) -> Region | None:
     step_y, step_x = steps_of(latitude, longitude)
     west, east = (float(end) for end in (longitude[0] - step_x / 2, longitude[-1] + step_x / 2))
     south, north = (float(end) for end in (latitude[-1] - step_y / 2, latitude[0] + step_y / 2))
-    words = f"latitudes {latitude[-1]:g} to {latitude[0]:g} and longitudes {longitude[0]:g} to {longitude[-1]:g}"
-    return Region((west, south, east, north), words)
+    return Region((west, south, east, north), bounds_in_words(latitude, longitude))
 
 
 def choose_on(

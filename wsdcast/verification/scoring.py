@@ -236,7 +236,8 @@ def statistics_by_start(
 ) -> xr.Dataset:
     """Return the statistics of all forecasts and baselines by initial time, (forecast, time, prediction_timedelta, ...).
 
-    The attribute ``left_out`` of the result says in words which baselines, or which of their times and states, were missing, if any were.
+    The attribute ``left_out`` of the result says in words which baselines, or which of their times and states, were missing, if any were;
+    ``climatology_members`` is the number of states of the climatology, if there is one.
 
     Args:
         sources: of the forecasts to be scored, and of the truth.
@@ -276,7 +277,8 @@ def statistics_by_start(
     if gaps:
         left_out.append(f"{len(gaps)} of {np.unique(states).size} past states, which have gaps")
     together = joined({name: part for name, part in whole.items() if name not in poor}, times, leads)
-    together.attrs = {"left_out": "; ".join(left_out)} if left_out else {}
+    together.attrs = {"climatology_members": states.shape[-1]} if climate in together["forecast"] else {}
+    together.attrs |= {"left_out": "; ".join(left_out)} if left_out else {}
     return together
 
 

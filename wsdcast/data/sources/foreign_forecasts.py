@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.grid import Grid
+from wsdcast.data.grid import Grid, bounds_in_words
 from wsdcast.data.sources.conventions import DIMENSIONS, channels_in, to_conventions
 from wsdcast.data.sources.file_lock import reading_values
 from wsdcast.data.sources.grib_names import channels_named
@@ -91,8 +91,7 @@ class Members:
     @property
     def extent(self) -> str:
         """The size and the bounds of the grid in words."""
-        ends = [f"{axis[0]:g} to {axis[-1]:g}" for axis in (self.latitude, self.longitude)]
-        return f"{self.longitude.size}x{self.latitude.size}, latitude {ends[0]}, longitude {ends[1]}"
+        return f"{self.longitude.size}x{self.latitude.size}, {bounds_in_words(self.latitude, self.longitude)}"
 
     def read(self, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
         """Read some lead times of the initial time with the index ``start``: (member, lead, channel, latitude, longitude).

@@ -94,12 +94,13 @@ def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
     summary.facts = {"grid": scores.attrs["grid"], "initial times": count, "members": scores.attrs["members"]}
     headline = headline_of(scores)
     summary.facts |= variable_shown(headline, scores)
+    number = f"{scores.attrs['climatology_members']} " if "climatology_members" in scores.attrs else ""  # older scores do not say it
     for name, states in (
         (CLIMATOLOGY, f"past states as members, the same for all initial times: fewer than {YEARS} other years have the same days"),
         (PROBABILISTIC_CLIMATOLOGY, f"states of the same days of other years as members, within {WINDOW} days"),
     ):
         if name in scores["forecast"]:
-            summary.facts["climatology"] = f"{_members_of(scores, name)}{states}"
+            summary.facts["climatology"] = f"{number}{states}"
     summary.facts["intervals"] = _blocks_of(scores)
     summary.facts |= _scored_and_left_out(scores)
     if "scored_on" in scores.attrs:
@@ -109,13 +110,6 @@ def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
         + f": largest deviation from the truth's, initial times, lead times{', u and v' * ('both' in headline)} averaged first"
     )
     return summary
-
-
-def _members_of(scores: xr.Dataset, name: str) -> str:
-    """The number of members of a climatology and a space, from its rank histogram; nothing if gaps in its members leave it no histogram."""
-    ranks = scores["rank_histogram"].sel(forecast=name)
-    ranks = ranks.notnull().any([dimension for dimension in ranks.dims if dimension != "rank"])
-    return f"{int(ranks.sum()) - 1} " if ranks.any() else ""
 
 
 def variable_shown(headline: str, *scores: xr.Dataset) -> dict[str, str]:
