@@ -14,7 +14,7 @@ import wsdcast
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
 from wsdcast.data.steps import STEP
-from wsdcast.data.store.analysis import Analysis, open_analysis
+from wsdcast.data.store.analysis import Analysis, open_analysis, split
 from wsdcast.data.store.states import PackedStates
 from wsdcast.data.store.zarr_store import SCALE, wind_packing
 from wsdcast.runs.errors import UserError
@@ -57,6 +57,14 @@ def test_parts_are_disjoint_and_complete(gappy):
 
 def test_a_record_too_short_for_a_sample_is_refused():
     assert record_of(six_hourly("2020-01-01", 2), "2021-01-01", "2021-01-01").now("train").size == 0
+
+
+@pytest.mark.parametrize(("steps", "parts"), [(6, (3, 0, 3)), (20, (16, 1, 3)), (30, (24, 3, 3)), (100, (80, 10, 10))])
+def test_by_default_the_test_split_is_a_tenth_and_three_steps_at_least(steps, parts):
+    """So a truth of a few days can be prepared without dates of splits."""
+    times = six_hourly("2020-01-01", steps)
+    validation, test = split(times, None, None)
+    assert ((times < validation).sum(), ((times >= validation) & (times < test)).sum(), (times >= test).sum()) == parts
 
 
 def test_validation_may_be_empty(gappy):

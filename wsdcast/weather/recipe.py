@@ -70,7 +70,7 @@ class Data(Section):
     validation_from: Time | None = Field(
         None, description="begin of the validation split, UTC; default: the last fifth of the record without the test split"
     )
-    test_from: Time | None = Field(None, description="begin of the test split, UTC; default: the last tenth of the record")
+    test_from: Time | None = Field(None, description="begin of the test split, UTC; default: last tenth of the record, 3 steps or more")
 
     @field_validator("variables", "forcings")
     @classmethod

@@ -174,15 +174,16 @@ def split(
 ) -> tuple[np.datetime64, np.datetime64]:
     """Return the first times of the validation and test splits.
 
-    They are the times given (UTC). By default validation begins at the last fifth of the record and test at the last tenth.
+    They are the times given (UTC). By default validation begins at the last fifth of the record and test at the last tenth, which is
+    at least 3 steps.
 
     Raises:
         UserError: if the record has fewer than 6 steps, or the training or test split would have fewer than 3.
     """
     if times.size < 6:
         raise UserError(f"a record of {times.size} steps is too short to be divided into training and test splits")
-    test = np.datetime64(test_from, "ns") if test_from else times[-max(1, times.size // 10)]
-    validation = np.datetime64(validation_from, "ns") if validation_from else times[-max(2, times.size // 5)]
+    test = np.datetime64(test_from, "ns") if test_from else times[-max(3, times.size // 10)]
+    validation = np.datetime64(validation_from, "ns") if validation_from else times[-max(3, times.size // 5)]
     validation = min(validation, test)
     for name, count in (("training", (times < validation).sum()), ("test", (times >= test).sum())):
         if count < 3:
