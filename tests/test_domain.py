@@ -264,8 +264,8 @@ def test_a_region_between_the_points_of_the_truth_is_refused(truth, tmp_path):
     box = forecast_dataset().isel(latitude=slice(2, 8), longitude=slice(3, 9))
     moved = write(box.assign_coords(longitude=box.longitude + 5), tmp_path / "moved.zarr")
     line = refuses(moved, "--truth", truth, "--run", tmp_path / "run")
-    assert "not a global grid" in line
-    assert "neighbours on the truth's grid of 24x13; `wsdcast prepare --grid` brings the truth to another grid" in line
+    assert "moved.zarr is on a grid of 24x13 from 90 N, 5 E, the truth" in line
+    assert "on 24x13 from 90 N, 0 E, which is not finer" in line
     with pytest.raises(wsdcast.runs.errors.UserError, match="not a global grid"):
         open_forecast(moved)
 
@@ -289,6 +289,25 @@ def test_a_truth_on_a_finer_grid_is_regridded_and_one_on_a_coarser_grid_refused(
     xr.testing.assert_allclose(ours.drop_attrs(), theirs.drop_attrs(), rtol=1e-4)
     whole = write(forecast_dataset(), tmp_path / "whole.zarr")
     assert "which is not finer" in refuses(whole, "--truth", coarse_truth, "--run", tmp_path / "run")
+
+
+@pytest.mark.parametrize("columns", [[10, 11, 0, 1], [3, 4, 5, 6]])
+def test_for_a_region_a_finer_truth_is_regridded_too(columns, truth, tmp_path):
+    forecast = coarse(forecast_dataset())
+    inside = np.zeros((7, 12), dtype=bool)
+    inside[1:5, columns] = True
+    region = forecast.isel(latitude=slice(1, 5), longitude=columns)
+    for name, store in {"whole": forecast.where(inside), "region": region}.items():
+        summary = wsdcast.score_forecast(write(store, tmp_path / name / "model.zarr"), truth, tmp_path / name)
+        assert summary.facts["truth regridded"] == "conservatively, from 24x13 to 12x7"
+    whole, of_region = (opened_scores(tmp_path / name).drop_attrs() for name in ("whole", "region"))
+    xr.testing.assert_identical(of_region, whole)
+
+
+def test_a_region_of_unequal_steps_is_refused(truth, tmp_path):
+    region = coarse(forecast_dataset()).isel(latitude=[1, 2, 4], longitude=[3, 4, 5])
+    line = refuses(write(region, tmp_path / "f.zarr"), "--truth", truth, "--run", tmp_path / "run")
+    assert "latitudes -30 to 60 and longitudes 90 to 150: not a global grid, and not equal steps that continue to one" in line
 
 
 WRONG = {

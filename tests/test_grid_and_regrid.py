@@ -194,6 +194,24 @@ def test_grids_are_equal_by_their_coordinates():
     assert not Grid.regular("24x12").is_close(one)
 
 
+@pytest.mark.parametrize("name", ["240x121", "64x32", "14x7"])
+@pytest.mark.parametrize("west", [-40, 20])
+def test_the_steps_of_a_region_continue_to_its_grid(name, west):
+    """Also of coordinates in single precision, and of longitudes across Greenwich."""
+    grid = Grid.regular(name)
+    rows = np.flatnonzero(np.abs(grid.latitude - 20) <= 40)
+    columns = np.flatnonzero((grid.longitude - west) % 360 <= 100)
+    points = [axis.astype(np.float32).astype(np.float64) for axis in (grid.latitude[rows], grid.longitude[columns])]
+    whole = Grid.around(*points)
+    assert whole.shape == grid.shape
+    assert grid.region_of(whole.latitude, whole.longitude) is not None
+    for found, expected in zip(grid.region_of(*points), (rows, columns), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert grid.region_of(points[0][::2], points[1]) is None
+    assert grid.region_of(points[0], points[1] + 0.02) is None
+    assert Grid.around(grid.latitude, grid.longitude) == grid
+
+
 @pytest.mark.parametrize("name", ["240x121", "64x32"])
 def test_flow_across_a_pole_is_hardly_weaker(name):
     """Its u is a cosine of longitude. Cells of width w keep the share sin(w / 2) / (w / 2)."""

@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.grid import Grid
+from wsdcast.data.regrid import regrid
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.output import climate, tables
 from wsdcast.runs.errors import UserError
@@ -83,6 +84,22 @@ def test_a_climatology_of_other_analyses_ends_before_the_forecast(forecast, tmp_
     expected = np.quantile(np.hypot(*values[:, :20]), [0.95], axis=0)[:, 3:6, :3]
     with xr.open_dataset(tmp_path / "p-2020-02-01T00.nc", decode_timedelta=False) as products:
         np.testing.assert_allclose(products["climate_threshold"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("region", [None, (-60, -50, 50, 30)])
+def test_a_climatology_on_a_finer_grid_is_regridded(region, tmp_path):
+    """Also one that has points at those of the forecast: these are not means over its cells."""
+    values = analyses(tmp_path / "analyses.nc", np.arange(-20, 0))
+    coarse = Grid.regular("8x5")
+    made(coarse).to_zarr(tmp_path / "f.zarr", zarr_format=2)
+    arguments = {"climatology": tmp_path / "analyses.nc", "climate_quantiles": [0.9], "region": region}
+    wsdcast.products(tmp_path / "f.zarr", tmp_path / "p.zarr", to="zarr", **arguments)
+    expected = np.quantile(np.hypot(*regrid(values, GRID, coarse)), [0.9], axis=0)
+    with xr.open_zarr(tmp_path / "p.zarr", chunks=None) as products:
+        found = products["climate_threshold"]
+        rows, columns = coarse.nearest(found.latitude.values, found.longitude.values)
+        assert (rows.size, columns.size) == (coarse.shape if region is None else (2, 3))
+        np.testing.assert_allclose(found, expected[:, rows[:, None], columns], rtol=1e-5)
 
 
 def test_the_page_names_every_variable_and_its_units(prepared, tmp_path):

@@ -14,7 +14,12 @@ from wsdcast.runs.errors import UserError
 EARTH_RADIUS = 6367.5e3
 """In m. WeatherBench 2 uses this value for its spectra."""
 
+ROUNDING = 0.01
+"""Degrees by which coordinates may be off, because a file may keep two decimals of them. A twentieth of a step is a further limit."""
+
 Degrees = NDArray[np.float64]
+Region = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Rows and columns."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +90,28 @@ class Grid:
             latitude = 90 - 180 / rows * (np.arange(rows, dtype=np.float64) + 0.5)
         return cls(latitude, 360 / columns * np.arange(columns, dtype=np.float64))
 
+    @classmethod
+    def around(cls, latitude: Degrees, longitude: Degrees) -> Grid:
+        """Return the global grid of which the points of a region are a part; if they cover the globe, their own.
+
+        A region has equal steps, and its latitudes fall. Whether its points really are on the grid, :meth:`region_of` says.
+
+        Raises:
+            UserError: if there is no such grid.
+        """
+        longitude = np.sort(longitude % 360)
+        try:
+            return cls(latitude, longitude)
+        except UserError:
+            if min(latitude.size, longitude.size) < 2:
+                raise
+        step = (latitude[0] - latitude[-1]) / (latitude.size - 1)
+        north, south = (int(distance / step + 0.01) for distance in (90 - latitude[0], 90 + latitude[-1]))
+        widest = np.diff(longitude, append=longitude[0] + 360).max()  # the gap outside of the region
+        columns = round(360 * (longitude.size - 1) / (360 - widest))
+        rows = latitude[0] - step * np.arange(-north, latitude.size + south)
+        return cls(rows.clip(-90, 90), np.sort((longitude[0] + 360 / columns * np.arange(columns)) % 360))
+
     @property
     def name(self) -> str:
         """The name ``LONGITUDESxLATITUDES``."""
@@ -104,6 +131,13 @@ class Grid:
         """Return the row nearest to each latitude, and the column nearest to each longitude round the circle."""
         turned = np.abs((self.longitude - longitude[:, None] + 180) % 360 - 180)
         return np.abs(self.latitude - latitude[:, None]).argmin(axis=1), turned.argmin(axis=1)
+
+    def region_of(self, latitude: Degrees, longitude: Degrees) -> Region | None:
+        """Return the rows and columns of a region's points; None if one is not on the grid, or they are not neighbours on it."""
+        rows, columns = self.nearest(latitude, longitude)
+        off = np.abs(self.latitude[rows] - latitude).max(), np.abs((self.longitude[columns] - longitude + 180) % 360 - 180).max()
+        ends = (~np.isin((columns + 1) % self.longitude.size, columns)).sum()
+        return (rows, columns) if max(off) <= ROUNDING and (np.diff(rows) == 1).all() and ends <= 1 else None
 
     @cached_property
     def latitude_bounds(self) -> Degrees:

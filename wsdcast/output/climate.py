@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.sources.space import ROUNDING
+from wsdcast.data.grid import Grid
 from wsdcast.data.steps import time_text
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.output.ensemble import Field, speed_of
 from wsdcast.output.fields import Fields
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
-from wsdcast.verification.truth import Truth, open_truth, truth_of
+from wsdcast.verification.truth import Truth, open_truth, truth_of, truth_on_grid
 
 STATES_AT_ONCE = 64
 """Number of states that are read together."""
@@ -50,13 +50,17 @@ def thresholds_on_grid(climatology: Truth, quantiles: tuple[float, ...], fields:
     """Return wind speeds at quantiles of a climatology at the grid points of forecasts, (quantile, latitude, longitude), m s-1.
 
     Raises:
-        UserError: if a grid point of the forecasts is not one of the climatology.
+        UserError: if the grid of the climatology is another, and not finer.
     """
-    grid = climatology.grid
-    rows, columns = grid.nearest(fields.latitude, fields.longitude)
-    east = (grid.longitude[columns] - fields.longitude + 180) % 360 - 180
-    if max(np.abs(grid.latitude[rows] - fields.latitude).max(), np.abs(east).max()) > ROUNDING:
-        raise UserError(f"--climatology: is on a grid of {grid.name}, and {fields.name} on another; bring one to the other's")
+    grid, points = climatology.grid, (fields.latitude, fields.longitude)
+    region = grid.region_of(*points)
+    if region is None:
+        climatology = truth_on_grid(climatology, Grid.around(*points))
+        region = climatology.grid.region_of(*points)
+    if region is None:
+        other = "another that is not a coarser one of equal steps; bring one to the other's"
+        raise UserError(f"--climatology: is on a grid of {grid.name}, and {fields.name} on {other}")
+    rows, columns = region
     rows_at_once = max(1, int(BYTES / (4 * climatology.past.size * columns.size)))
     parts = []
     for first in range(0, rows.size, rows_at_once):

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from wsdcast.data.grid import ROUNDING
 from wsdcast.data.sources.foreign_forecasts import Members
-from wsdcast.data.sources.space import ROUNDING
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, QUANTILES
 from wsdcast.report.shown_fields import MOST_SHARES, Field, as_bytes, base_of, byte_unit, every, on_map
 from wsdcast.report.subjects import WIND, Subject, subjects_of

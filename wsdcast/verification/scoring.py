@@ -145,8 +145,7 @@ def opened(sources: Sources) -> tuple[dict[str, StoredForecast], Truth]:
     truth = open_truth(sources.truth, Path(sources.scratch), sources.past_until, sources.variables)
     forecasts = {name: open_forecast(address, truth.grid, sources.variables) for name, address in sources.forecasts}
     for forecast in list(forecasts.values())[:1]:
-        finer = all(theirs > ours for theirs, ours in zip(truth.grid.shape, forecast.grid.shape, strict=True))
-        truth = truth_on_grid(truth, forecast.grid) if finer else truth
+        truth = truth_on_grid(truth, forecast.grid)
     for forecast in forecasts.values():
         if not forecast.grid.is_close(truth.grid):
             raise UserError(

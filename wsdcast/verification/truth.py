@@ -128,7 +128,12 @@ def channels_of_truth(source: str, scratch: Path, wanted: Sequence[str]) -> tupl
 
 
 def truth_on_grid(truth: Truth, grid: Grid) -> Truth:
-    """Return the truth on a coarser grid: each state is regridded conservatively when it is read, as ``wsdcast prepare`` does."""
+    """Return the truth on a coarser grid: each state is regridded conservatively when it is read, as ``wsdcast prepare`` does.
+
+    If the grid is not coarser along both axes, the truth is returned as it is.
+    """
+    if not all(theirs > ours for theirs, ours in zip(truth.grid.shape, grid.shape, strict=True)):
+        return truth
 
     def read(positions: NDArray[np.intp]) -> Field:
         fields = np.empty((positions.size, len(truth.variables), *grid.shape), np.float32)

@@ -12,18 +12,15 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.grid import Grid, bounds_in_words
+from wsdcast.data.grid import Grid, Region, bounds_in_words
 from wsdcast.data.sources.conventions import DIMENSIONS, channels_in, to_conventions
 from wsdcast.data.sources.file_lock import reading_values
 from wsdcast.data.sources.grib_names import channels_named
 from wsdcast.data.sources.layout import dates_of
 from wsdcast.data.sources.opening import Address, addresses, of_address, open_dataset
-from wsdcast.data.sources.space import ROUNDING
 from wsdcast.data.steps import time_text, to_the_second
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
-
-Region = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 ORIGIN = ("attribution", "source", "institution", "references", "license")
 """Attributes of a store that say where its data come from. Whatever is made from the store has them too."""
@@ -136,12 +133,12 @@ def open_forecast(address: Address, truth_grid: Grid | None = None, variables: S
 
     Args:
         address: path or URL of a Zarr store, or of a NetCDF or GRIB file.
-        truth_grid: grid of the truth. A forecast may cover a part of the globe if its points are neighbours on this grid. Its fields are
-            then read on this grid, with NaN elsewhere.
+        truth_grid: grid of the truth. With it, a forecast may cover a part of the globe. Its fields are then read on a global grid, with
+            NaN elsewhere: on this one if its points are neighbours on it.
         variables: the channels that are read; default: the 10 m wind.
 
     Raises:
-        UserError: if :func:`open_channels` raises it, or if the forecast covers a part of the globe that is not on ``truth_grid``.
+        UserError: if :func:`open_channels` raises it, or if the forecast covers a part of no regular global grid.
     """
     channels = open_channels(address, part=truth_grid is not None, variables=variables)
     try:
@@ -251,23 +248,23 @@ def addresses_of(address: Address) -> list[Address]:
 
 
 def _grid_and_region(truth_grid: Grid | None, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> tuple[Grid, Region | None]:
-    """Return the grid of a forecast and None; or, if it covers a part of the globe, the grid of the truth and its rows and columns.
+    """Return the grid of a forecast and None; or, if it covers a part of the globe, a grid of the globe, and its rows and columns on it.
+
+    This grid is that of the truth, if the points of the forecast are neighbours on it, or else the one that continues their steps.
 
     Raises:
-        UserError: if the forecast is not global and its points are not neighbours on the grid of the truth.
+        UserError: if there is no such grid.
     """
     if truth_grid is None or (latitude.size, longitude.size) == truth_grid.shape:
         return Grid(latitude, longitude), None
-    rows, columns = truth_grid.nearest(latitude, longitude)
-    off = np.abs(truth_grid.latitude[rows] - latitude).max(), np.abs((truth_grid.longitude[columns] - longitude + 180) % 360 - 180).max()
-    ends = (~np.isin((columns + 1) % truth_grid.longitude.size, columns)).sum()
-    if max(off) <= ROUNDING and (np.diff(rows) == 1).all() and ends <= 1:
-        return truth_grid, (rows, columns)
-    try:
-        return Grid(latitude, longitude), None
-    except UserError as error:
-        ours = f"the points of a region must be neighbours on the truth's grid of {truth_grid.name}"
-        raise UserError(f"{error}; {ours}; `wsdcast prepare --grid` brings the truth to another grid") from None
+    if region := truth_grid.region_of(latitude, longitude):
+        return truth_grid, region
+    grid = Grid.around(latitude, longitude)
+    if grid.shape == (latitude.size, longitude.size):
+        return grid, None
+    if region := grid.region_of(latitude, longitude):
+        return grid, region
+    raise UserError(f"{bounds_in_words(latitude, longitude)}: not a global grid, and not equal steps that continue to one")
 
 
 def _require_once(values: NDArray[Any], what: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.grid import Grid
+from wsdcast.data.grid import ROUNDING, Grid
 from wsdcast.runs.errors import UserError
 
 SPACE_NAMES = {"latitude": ("latitude", "lat"), "longitude": ("longitude", "lon")}
@@ -22,8 +22,6 @@ BACKWARD = {
     "longitude": {"degrees_west", "degree_west", "degrees_w", "degree_w", "degreesw", "degreew"},
 }
 """Units that mark one that grows the other way. CF knows none of them, and there are files in which the values grow as usual."""
-ROUNDING = 0.01
-"""Degrees by which coordinates may be off, because a file may keep two decimals of them. A twentieth of a step is a further limit."""
 
 
 def space_of(array: xr.DataArray) -> dict[Hashable, str]:
