@@ -39,6 +39,12 @@ def test_help_fits_eighty_columns(command):
     assert "…" not in result.stdout  # nothing is cut off
 
 
+def test_the_help_of_forecast_says_which_keys_it_takes():
+    """A model file fixes the others."""
+    result = CliRunner().invoke(app, ["forecast", "--help"], env={"COLUMNS": "200"})
+    assert "Change a key of the recipe's section rollout, such as rollout.solver=ab2; repeatable." in result.stdout
+
+
 def test_the_module_runs_and_prints_the_version():
     result = CliRunner().invoke(app, ["--version"])
     assert result.stdout == f"wsdcast {wsdcast.__version__}\n"
@@ -67,8 +73,13 @@ def test_an_unknown_option_ends_with_exit_code_2():
     assert CliRunner().invoke(app, ["rollout", "--memebrs", "3"]).exit_code == 2
 
 
+@pytest.mark.parametrize("processes", ["", "1"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_command_with_one_line_and_without_temporary_files(directory, monkeypatch, number):
+def test_a_signal_ends_a_command_with_one_line_and_without_temporary_files(directory, monkeypatch, number, processes):
+    """Also under a launcher that starts one process."""
+    if processes:
+        monkeypatch.setenv("WORLD_SIZE", processes)
+
     def sends_itself_a_signal(*arguments, **more):
         with TemporaryDirectory(dir=directory), complete(directory / "x.nc") as partial:
             partial.write_text("unfinished")
@@ -107,7 +118,13 @@ def test_a_path_that_the_locale_cannot_encode_is_one_line(directory, monkeypatch
     monkeypatch.setattr("xarray.open_dataset", lambda path: str(path).encode("ascii"))
     monkeypatch.setattr("wsdcast.weather.stages.prepare.prepare", lambda *_, **__: read_stamp(Path("rün.nc")))
     (directory / "rün.nc").touch()
-    assert "'r\\xfcn.nc': this locale cannot encode it (ascii); set PYTHONUTF8=1" in refused("prepare")
+    advice = "use ASCII letters only, or a locale of UTF-8 (PYTHONUTF8=1)"
+    assert refused("prepare") == f"wsdcast: 'r\\xfcn.nc': ascii cannot encode it; {advice}\n"
+
+
+def test_of_a_long_text_that_the_locale_cannot_encode_only_a_part_is_shown(monkeypatch):
+    monkeypatch.setattr("wsdcast.weather.stages.prepare.prepare", lambda *_, **__: ("x" * 10_000 + "\u2013").encode("latin-1"))
+    assert refused("prepare").startswith("wsdcast: '\\u2013': latin-1 cannot encode it; use ASCII")
 
 
 @pytest.mark.parametrize("length", ["9" * 9 + "d", "9" * 400 + "h"])

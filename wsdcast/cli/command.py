@@ -99,7 +99,7 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         raise _Terminated
 
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL or "WORLD_SIZE" in os.environ:
+    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL or os.environ.get("WORLD_SIZE", "1") != "1":
         yield
         return
     signal.signal(signal.SIGTERM, terminated)
@@ -137,7 +137,8 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"memory is full: {first_line(error)}"
     if isinstance(error, UnicodeEncodeError):
-        return f"{error.object!a}: this locale cannot encode it ({error.encoding}); set PYTHONUTF8=1, or choose a path of ASCII letters"
+        text = error.object if len(error.object) < 100 else error.object[error.start : error.end]
+        return f"{text!a}: {error.encoding} cannot encode it; use ASCII letters only, or a locale of UTF-8 (PYTHONUTF8=1)"
     return " ".join(str(error).split())
 
 

@@ -12,7 +12,6 @@ from wsdcast.cli.options import (
     EvaluationsOption,
     MemberSeedOption,
     MembersOption,
-    OverrideOption,
     OverwriteOption,
     ReplaceOption,
     ThresholdsOption,
@@ -35,7 +34,15 @@ def export_model(
 def forecast(
     model: Annotated[Path, typer.Option(metavar="FILE", help="A model file (.wsd), from `wsdcast export-model`.")],
     initial: Annotated[str, typer.Option(metavar="SOURCE", help="Today's analysis: gfs, ifs, or any source that prepare reads.")],
-    override: OverrideOption = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-o",
+            "--override",
+            metavar="KEY=VALUE",
+            help="Change a key of the recipe's section rollout, such as rollout.solver=ab2; repeatable.",
+        ),
+    ] = None,
     run: Annotated[
         Path | None, typer.Option(help="Directory for all that is written.", show_default="runs/<name of FILE>-<initial time>")
     ] = None,
