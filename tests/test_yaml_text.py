@@ -10,7 +10,7 @@ import pytest
 import yaml
 from commands import refused
 
-from wsdcast.runs.yaml_text import MOST_VALUES, yaml_of
+from wsdcast.runs.yaml_text import MOST_VALUES, as_yaml, yaml_of
 from wsdcast.weather.recipe import load_recipe
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
@@ -42,6 +42,14 @@ def test_merged_keys_are_read():
     assert yaml_of("a: &a {p: 1, q: 2}\nb: {<<: *a, q: 3}")["b"] == {"p": 1, "q": 3}
 
 
+@pytest.mark.parametrize("text", VALUES)
+def test_a_text_is_written_so_that_both_versions_read_it_as_a_text(text):
+    for value in (text, VALUES[text]):
+        written = as_yaml({"name": value})
+        assert repr(yaml_of(written)) == repr({"name": value})
+    assert yaml.safe_load(as_yaml({"name": text})) == {"name": text}
+
+
 @pytest.mark.parametrize("path", sorted(PIPELINES.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_mean_the_same_as_before(path):
     """Only times differ: they are texts now."""
@@ -50,7 +58,8 @@ def test_recipes_mean_the_same_as_before(path):
 
 def test_the_recipe_that_a_report_shows_is_the_recipe():
     recipe = load_recipe("era5").changed(generator__learning_rate=1e-9, name="no")
-    assert yaml_of(yaml.safe_dump(recipe.dump())) == recipe.dump()
+    assert yaml_of(as_yaml(recipe.dump())) == recipe.dump()
+    assert as_yaml(recipe.dump()) == yaml.safe_dump(recipe.dump(), sort_keys=False)
 
 
 @pytest.mark.parametrize("text", ["!!bool maybe", "!!timestamp now", "!!float ''"])

@@ -27,6 +27,10 @@ class _Loader(yaml.SafeLoader):
         return int(text, 0 if text[:2] in ("0o", "0x") else 10)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes texts in quotes that either version would read as something else."""
+
+
 for _tag, _pattern, _first in (
     ("null", r"|~|null|Null|NULL", ["", "~", "n", "N"]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -34,7 +38,8 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.0123456789")),
     ("merge", r"<<", ["<"]),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
+    for _kind in (_Loader, _Dumper):
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
@@ -60,6 +65,11 @@ def yaml_of(text: str) -> Any:
         raise ValueError(f"{line}{', '.join(filter(None, (error.context, error.problem)))}") from None
     except yaml.YAMLError as error:  # a character that YAML does not allow
         raise ValueError(first_line(error)) from None
+
+
+def as_yaml(content: Any) -> str:
+    """The YAML document that :func:`yaml_of` reads as this content, also by version 1.1. Keys keep their order."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False)
 
 
 def _check(document: yaml.Node) -> None:

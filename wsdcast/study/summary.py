@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-import yaml
 
 from wsdcast.runs.artefact import complete, complete_netcdf, make_stamp
 from wsdcast.runs.names import STUDY, STUDY_PAGE
 from wsdcast.runs.recipes import Experiment
+from wsdcast.runs.yaml_text import as_yaml
 
 
 def settings_dataset(settings: Sequence[Mapping[str, Any]], moments_share: Mapping[str, float]) -> xr.Dataset:
@@ -64,4 +64,4 @@ def write_study(
     with complete_netcdf(directory / STUDY) as file:
         study.to_netcdf(file)
     with complete(directory / STUDY_PAGE) as file:
-        write_page(file, study, recipe.name, yaml.safe_dump(recipe.dump(), sort_keys=False), saturates)
+        write_page(file, study, recipe.name, as_yaml(recipe.dump()), saturates)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-import yaml
 from numpy.typing import NDArray
 
 from wsdcast.images.classifier import extractors
@@ -28,6 +27,7 @@ from wsdcast.runs.locks import alone
 from wsdcast.runs.names import IMAGES, MOMENTS_ALONE, REPORT, SAMPLES, SCORES, SCORES_TABLE
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.progress import track
+from wsdcast.runs.yaml_text import as_yaml
 
 Row = dict[str, Any]
 OURS, OTHERS = "generator", "other images"
@@ -133,7 +133,7 @@ def _write(recipe: ImageRecipe, directory: Path, dataset: xr.Dataset, rows: list
             writer.writeheader()
             writer.writerows(table)
         with complete(directory / REPORT) as partial:
-            text, power = yaml.safe_dump(recipe.dump(), sort_keys=False), dataset[["power", "power_truth"]].mean("context")
+            text, power = as_yaml(recipe.dump()), dataset[["power", "power_truth"]].mean("context")
             write_score_page(partial, recipe.name, rows, power, facts, directory / SAMPLES, text)
         # Written last: if it exists, the other files exist too.
         with complete_netcdf(directory / SCORES) as partial:

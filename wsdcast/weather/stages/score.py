@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import xarray as xr
-import yaml
 from numpy.typing import NDArray
 
 from wsdcast.data.sources.conventions import channels_in
@@ -21,6 +20,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_directories
 from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_ALONE, MOMENTS_FORECAST, REPORT, SCORES, SCORES_TABLE
 from wsdcast.runs.overrides import Overridden
+from wsdcast.runs.yaml_text import as_yaml
 from wsdcast.verification.bootstrap import blocks_in_words
 from wsdcast.verification.comparison import common_headline, compare
 from wsdcast.verification.gaussian import gaussian_scores
@@ -106,7 +106,7 @@ def score(
             "model": f"{resolved.generator.prior} prior, {nfe} network evaluation{'s' * (nfe > 1)} per sample",
             "data": resolved.data.source,
         }
-        text = yaml.safe_dump(resolved.dump(), sort_keys=False)
+        text = as_yaml(resolved.dump())
         write_table_and_report(directory, scores, sources, resolved.name, facts, text, resolved.data.source != "planet")
     summary = summary_of(directory, scores)
     summary.facts["evaluations"] = f"{resolved.rollout.nfe} per sample"
