@@ -63,6 +63,21 @@ def test_an_absent_chunk_is_missing_under_any_fill_value(tmp_path, version, kind
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("version", [2, 3])
+def test_values_that_are_declared_missing_are_missing(tmp_path, version):
+    """In version 2 xarray declares them by the fill value of the array."""
+    dataset = wind(8).chunk(time=4, longitude=6)
+    dataset["u10"] = dataset.u10.where(dataset.u10 < 5)
+    encoding = {name: {"_FillValue": -9999.0} for name in ("u10", "v10")}
+    dataset.to_zarr(tmp_path / "a.zarr", zarr_format=version, encoding=encoding)
+    (tmp_path / "a.zarr/v10" / ("c/1/0/1" if version == 3 else "1.0.1")).unlink()
+    opened = open_dataset(str(tmp_path / "a.zarr"))
+    np.testing.assert_array_equal(opened.u10.values, dataset.u10.values)
+    assert 0 < np.isnan(opened.u10.values).sum() < opened.u10.size
+    assert np.isnan(opened.v10.values).sum() == 4 * 7 * 6
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("kind", "value"), [("i2", 2**15 - 1), ("u2", 0)])
 @pytest.mark.parametrize("version", [2, 3])
 def test_integers_are_data_but_for_the_lowest_signed_and_the_highest_unsigned(tmp_path, version, kind, value):

@@ -17,9 +17,9 @@ class AbsentIsMissing(WrapperStore[Any]):
     """A store that replaces the fill values of all arrays of two dimensions or more by values that cannot be data.
 
     Zarr returns the fill value for an absent chunk, also inside a shard, and a fill value of 0 would look like calm air. Arrays of floats
-    get the fill value NaN. Arrays of integers get their ``_FillValue``. If they have none, their lowest value (the highest, if they are
-    unsigned) becomes both their fill value and their ``_FillValue``. A chunk that Zarr did not write because it equals the fill value is
-    missing too, because it cannot be told from a lost one.
+    get the fill value NaN, but in version 2 keep one other than 0, which marks missing values. Arrays of integers get their ``_FillValue``.
+    If they have none, their lowest value (the highest, if they are unsigned) becomes both their fill value and their ``_FillValue``. A
+    chunk that Zarr did not write because it equals the fill value is missing too, because it cannot be told from a lost one.
     """
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
@@ -61,15 +61,16 @@ def _array(content: dict[str, Any]) -> dict[str, Any]:
         kind: np.dtype[Any] = np.dtype(name)
     except TypeError:  # a structured type or an extension is no field
         return content
-    if kind.kind == "f":
-        return content | {"fill_value": "NaN"}
+    # In version 2 xarray takes the fill value for missing.
+    in_metadata = content.get("fill_value") if content.get("zarr_format") == 2 else None
+    if kind.kind == "f":  # most programs that declare no missing value write 0
+        return content | {"fill_value": in_metadata or "NaN"}
     if kind.kind not in "iu":
         return content
     limits = np.iinfo(kind.type)
     lowest = int(limits.min if kind.kind == "i" else limits.max)
-    if content.get("zarr_format") == 2:  # in version 2 xarray takes the fill value for missing
-        declared = content.get("fill_value")
-        return content | {"fill_value": lowest if declared is None else declared}
+    if content.get("zarr_format") == 2:
+        return content | {"fill_value": lowest if in_metadata is None else in_metadata}
     attributes = content.get("attributes", {})
     declared = attributes.get("_FillValue", lowest)
     if not isinstance(declared, int):
