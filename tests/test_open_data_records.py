@@ -206,7 +206,7 @@ def test_any_variable_of_an_analysis_is_fetched(mirror, system):
     assert fetch(system, [TIME], UPPER) == [fetched]  # from the cache
     assert len(mirror.handler.ranges) == count
     assert fetch(system, [TIME]) != [fetched]  # the wind alone has a file of its own
-    assert newest(system, UPPER).time == TIME
+    assert newest(system, UPPER)[0] == TIME
 
 
 def test_variables_that_an_analysis_lacks_are_named(mirror):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,33 +19,10 @@ STEPS = 64
 """Times that are read together. They are whole chunks of the store."""
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """Statistics of the training split, in the units of each channel.
-
-    Attributes:
-        scalars: for each channel its area-weighted ``mean`` and ``std``, and ``difference_std``, the root mean square difference of
-            states 6 h apart.
-        climatology: for each channel that is forecast, its mean at each point, (month, hour, latitude, longitude). It is NaN for a month
-            and hour without states.
-    """
-
-    scalars: dict[str, dict[str, float]]
-    climatology: dict[str, NDArray[np.float32]]
-
-    def variables(self) -> dict[str, xr.DataArray]:
-        """Return the climatology as arrays for the store, by name."""
-        dimensions = ("month", "hour", "latitude", "longitude")
-        coordinates = {"month": np.arange(1, 13), "hour": HOURS}
-        methods = {"cell_methods": "time: mean within days time: mean over years"}
-        return {
-            f"{name}_climatology": xr.DataArray(field, coordinates, dimensions, attrs={"units": variable(name).units} | methods)
-            for name, field in self.climatology.items()
-        }
-
-
-def training_statistics(path: Path, times: NDArray[np.datetime64], training: NDArray[np.bool_], grid: Grid) -> Statistics:
-    """Compute the statistics of the training split of a prepared store in one pass.
+def training_statistics(
+    path: Path, times: NDArray[np.datetime64], training: NDArray[np.bool_], grid: Grid
+) -> tuple[dict[str, dict[str, float]], dict[str, xr.DataArray]]:
+    """Compute the statistics of the training split of a prepared store in one pass, in the units of each channel.
 
     :data:`STEPS` times are in memory at a time. Sums are in double precision.
 
@@ -55,6 +31,11 @@ def training_statistics(path: Path, times: NDArray[np.datetime64], training: NDA
         times: all times of the store, (time,).
         training: which times are in the training split, (time,).
         grid: grid of the store.
+
+    Returns:
+        For each channel its area-weighted ``mean`` and ``std``, and ``difference_std``, the root mean square difference of states 6 h
+        apart. And arrays for the store by name: the climatology of each channel that is forecast, its mean at each point, (month, hour,
+        latitude, longitude). It is NaN for a month and hour without states.
     """
     weights = (grid.area_weights / grid.area_weights.sum() / grid.longitude.size)[:, None]
     channels = channels_of(path)
@@ -91,8 +72,12 @@ def training_statistics(path: Path, times: NDArray[np.datetime64], training: NDA
         }
         for channel, name in enumerate(channels.all)
     }
-    with np.errstate(invalid="ignore"):
-        climatology = {
-            name: (total / counts[:, :, None, None]).astype(np.float32) for name, total in zip(channels.state, totals, strict=True)
-        }
-    return Statistics(scalars, climatology)
+    coordinates = {"month": np.arange(1, 13), "hour": HOURS}
+    dimensions, methods = (*coordinates, "latitude", "longitude"), {"cell_methods": "time: mean within days time: mean over years"}
+    climatology = {}
+    for name, total in zip(channels.state, totals, strict=True):
+        with np.errstate(invalid="ignore"):
+            field = (total / counts[:, :, None, None]).astype(np.float32)
+        attributes = {"units": variable(name).units} | methods
+        climatology[f"{name}_climatology"] = xr.DataArray(field, coordinates, dimensions, attrs=attributes)
+    return scalars, climatology

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.util import find_spec
@@ -42,21 +41,10 @@ class MissingError(UserError):
         self.times = times
 
 
-@dataclass(frozen=True)
-class Newest:
-    """The newest complete cycle of a system.
+def newest(system: str, names: Sequence[str] = DEFAULT) -> tuple[np.datetime64, list[np.datetime64]]:
+    """Return the newest cycle that is complete at a mirror, and the later ones that are not, the latest first.
 
-    Attributes:
-        time: its time.
-        skipped: the later cycles that are not complete yet, the latest first.
-    """
-
-    time: np.datetime64
-    skipped: list[np.datetime64]
-
-
-def newest(system: str, names: Sequence[str] = DEFAULT) -> Newest:
-    """Return the newest cycle that is complete at a mirror: index and GRIB file are there, and the channels are in both.
+    A cycle is complete if index and GRIB file are there, and the channels are in both.
 
     Raises:
         UserError: if no mirror can be reached, or if no cycle of the last two days is complete.
@@ -65,7 +53,7 @@ def newest(system: str, names: Sequence[str] = DEFAULT) -> Newest:
     for time in _six_hourly(_now()) - STEP * np.arange(CYCLES_BACK + 1):
         spans = ask(mirrors, f"{system}: the newest cycle", partial(located, system, names, time))
         if not isinstance(spans, str):
-            return Newest(time, skipped)
+            return time, skipped
         skipped.append(time)
     raise UserError(f"{system}: no cycle of the last two days is complete; the last one that was looked for is {time_text(time)} ({spans})")
 
@@ -137,9 +125,8 @@ def fetch_period(
     require_offered(system, names)
     notes = list[str]()
     if end is None or end > _now():
-        cycle = newest(system, names)
-        last = cycle.time
-        incomplete = ", ".join(map(time_text, cycle.skipped))
+        last, skipped = newest(system, names)
+        incomplete = ", ".join(map(time_text, skipped))
         notes.append(f"the newest cycle of {system} is {time_text(last)}" + (f"; not complete yet: {incomplete}" if incomplete else ""))
     else:
         last = _six_hourly(end)

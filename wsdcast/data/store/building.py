@@ -167,9 +167,10 @@ def finish(partial: Path, target: Grid, origin: Record | Simulation, finished: F
         for name, field in _static(origin, target).items():
             variables[name] = xr.DataArray(field, dims=("latitude", "longitude"), attrs={"units": STATIC_FIELDS[name].units})
     if "normalisation" not in attributes:
-        computed = training_statistics(partial, times, times < np.datetime64(attributes["validation_from"]), target)
-        attributes = attributes | {"normalisation": computed.scalars}
-        variables |= computed.variables()
+        training = times < np.datetime64(attributes["validation_from"])
+        normalisation, climatology = training_statistics(partial, times, training, target)
+        attributes = attributes | {"normalisation": normalisation}
+        variables |= climatology
     add_variables(partial, variables)
     name_channels(partial, channels)  # xarray removed the names
     if sampled_channels(origin) and (beyond := values_beyond(partial)):

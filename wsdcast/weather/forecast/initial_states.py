@@ -70,10 +70,10 @@ def _fetched(system: str, start: str | None, names: tuple[str, ...], past_states
     """Fetch the analyses of a system at the initial times and before them. Returns the files, and facts about them."""
     facts = {"initial states": f"analyses of {system}"}
     if start is None or start == LATEST:
-        cycle = newest(system, names)
-        begins = np.array([cycle.time])
-        later = ", ".join(map(time_text, cycle.skipped))
-        facts["cycle"] = f"{time_text(cycle.time)}, the newest" + (f"; not complete yet: {later}" if later else "")
+        time, skipped = newest(system, names)
+        begins = np.array([time])
+        later = ", ".join(map(time_text, skipped))
+        facts["cycle"] = f"{time_text(time)}, the newest" + (f"; not complete yet: {later}" if later else "")
     else:
         begins = np.array(times_between(start), dtype="datetime64[ns]")
         if (begins != begins.astype("datetime64[6h]")).any():
