@@ -18,6 +18,7 @@ import wsdcast
 from wsdcast.data.sources.blocks import read_block
 from wsdcast.data.sources.classic_netcdf import required_size
 from wsdcast.data.sources.opening import open_dataset
+from wsdcast.data.steps import time_text
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.truth import open_truth
 
@@ -139,14 +140,18 @@ def test_a_record_with_an_absent_chunk_is_refused_and_named(tmp_path):
 
 
 @pytest.mark.parametrize("lost", [np.s_[:8, :4, :6], np.s_[16:24, :4, 6:], np.s_[32:, 4:, 6:]])
-def test_a_chunk_of_zeros_is_refused_and_named(tmp_path, lost):
+def test_a_chunk_of_zeros_is_missing(tmp_path, lost):
     """Other programs copy a lost chunk of a store as zeros, which would be a calm."""
     dataset = wind()
     dataset["v10"].values[lost] = 0
+    first = dataset.time.values[lost[0]][0]
     dataset.to_netcdf(tmp_path / "a.nc", encoding={name: {"chunksizes": (8, 4, 6)} for name in ("u10", "v10")})
     (block,) = looked_at(tmp_path / "a.nc").blocks()
-    with pytest.raises(UserError, match=r"a.nc: 10 m wind v from 2020-01-01T00:00 on cannot be read \(a chunk has one value throughout"):
+    with pytest.raises(UserError, match=rf"a.nc: missing or infinite values in 10 m wind v at {time_text(first)} and 7 more"):
         list(read_block(block))
+    truth = open_truth(str(tmp_path / "a.nc"), tmp_path, np.datetime64("2020-01-01")).read(np.arange(40))
+    np.testing.assert_array_equal(np.isnan(truth[:, 1]), dataset.v10.values == 0)
+    np.testing.assert_array_equal(truth[:, 0], dataset.u10.values)
 
 
 FORMATS = ["NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA", "NETCDF4"]

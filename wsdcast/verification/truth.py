@@ -15,7 +15,7 @@ from wsdcast.data.regrid import regrid
 from wsdcast.data.sources.blocks import stored_at
 from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.sources.file_lock import reading_values
-from wsdcast.data.sources.layout import LostChunkError, values_of
+from wsdcast.data.sources.layout import values_of
 from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.opening import addresses, open_dataset, unpacked
 from wsdcast.data.sources.pieces import Record
@@ -158,13 +158,7 @@ def _channel(record: Record, name: str, positions: NDArray[np.intp]) -> Field:
         rows = np.flatnonzero(pieces == number)
         reading = record.reading(number, (name,), indices[rows], rows)
         with reading_values(reading.address, f"{reading.name}: {words(name)} from {time_text(reading.times[0])} on"):
-            stored = stored_at(reading)
-            try:
-                values[rows] = values_of(stored, indices[rows])
-            except LostChunkError:  # read each time by itself, to get those that exist
-                for row in rows:
-                    with suppress(LostChunkError):
-                        values[row] = values_of(stored, indices[[row]])[0]
+            values[rows] = values_of(stored_at(reading), indices[rows])
     constant = values.min(axis=(1, 2)) == values.max(axis=(1, 2))  # for a missing chunk, some stores return their fill value
     values[constant] = np.nan
     return values

@@ -47,10 +47,6 @@ class Stored:
     can_be_constant: bool
 
 
-class LostChunkError(ValueError):
-    """A chunk has one value throughout, as where it is missing."""
-
-
 Fields = dict[tuple[str, ...], Stored]
 """Channels that are stored in one variable and can be read together, with that variable."""
 
@@ -121,11 +117,11 @@ def values_of(stored: Stored, indices: NDArray[np.intp]) -> NDArray[np.float32]:
     """Return the values at chosen times of a variable, ([channel,] time, latitude, longitude), in our units.
 
     Latitudes go from north to south and longitudes from 0 eastward. If the variable has several versions (``expver``), each value is that
-    of final ERA5 (expver 1), or that of the preliminary ERA5T (expver 5) where ERA5 is missing.
+    of final ERA5 (expver 1), or that of the preliminary ERA5T (expver 5) where ERA5 is missing. A chunk of a part of the globe that has one
+    value throughout is missing, unless it ``can_be_constant``.
 
     Raises:
         UserError: if the coordinates are not a regular grid of the whole globe.
-        LostChunkError: if a chunk that covers only a part of the globe has the same value everywhere.
     """
     strides = np.diff(indices)
     usual = int(np.median(strides)) if strides.size else 1
@@ -137,7 +133,7 @@ def values_of(stored: Stored, indices: NDArray[np.intp]) -> NDArray[np.float32]:
             merged = np.where(np.isnan(merged), version, merged)
         values = merged
     if not stored.can_be_constant:
-        _refuse_lost_chunks(values.reshape(-1, *values.shape[-2:]), stored.tile)
+        values = _without_lost_chunks(values, stored.tile)
     rows, columns, _ = order_of(stored.array)
     if np.any(np.diff(rows) != 1):
         values = values[..., rows, :]
@@ -147,19 +143,22 @@ def values_of(stored: Stored, indices: NDArray[np.intp]) -> NDArray[np.float32]:
     return (values if stored.conversion == SAME else values * factor + shift).astype(np.float32, copy=False)
 
 
-def _refuse_lost_chunks(values: NDArray[np.floating], tile: tuple[int, int]) -> None:
-    """Refuse chunks with the same value everywhere, because Zarr returns the fill value for an absent chunk.
+def _without_lost_chunks(values: NDArray[np.floating], tile: tuple[int, int]) -> NDArray[np.floating]:
+    """Return values with NaN in chunks with the same value everywhere, because other programs copy a lost chunk as its fill value.
 
-    Chunks that hold whole fields pass: ``blocks._check`` refuses whole fields of one value.
+    Chunks that hold whole fields are left: ``blocks._check`` refuses whole fields of one value.
     """
-    height, width = tile
-    if height >= values.shape[1] and width >= values.shape[2]:
-        return
-    for row in range(0, values.shape[1], height):
-        for column in range(0, values.shape[2], width):
-            part = values[:, row : row + height, column : column + width]
-            if part[0].size > 4 and (part.min(axis=(1, 2)) == part.max(axis=(1, 2))).any():
-                raise LostChunkError("a chunk has one value throughout, as where it is missing")
+    (height, width), shape = tile, values.shape[-2:]
+    if height >= shape[0] and width >= shape[1]:
+        return values
+    lost = np.zeros(values.shape, dtype=bool)
+    for row in range(0, shape[0], height):
+        for column in range(0, shape[1], width):
+            chunk = (..., slice(row, row + height), slice(column, column + width))
+            part = values[chunk]
+            if part.shape[-2] * part.shape[-1] > 4:
+                lost[chunk] = part.min(axis=(-2, -1), keepdims=True) == part.max(axis=(-2, -1), keepdims=True)
+    return np.where(lost, np.nan, values) if lost.any() else values
 
 
 def _run(stored: Stored, indices: NDArray[np.intp]) -> NDArray[np.floating]:
