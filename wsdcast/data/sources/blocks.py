@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -65,7 +65,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive times of the record, ``first`` to ``last`` exclusive, that are read together."""
+    """Consecutive times of the record, ``first`` to ``last`` exclusive, that are read together.
+
+    Two readings have the same channels, or none in common.
+    """
 
     first: int
     last: int
@@ -84,12 +87,7 @@ def read_block(block: Block) -> Iterator[tuple[str, NDArray[np.float32]]]:
     together: dict[tuple[str, ...], list[Reading]] = {}
     for reading in block.readings:
         together.setdefault(reading.channels, []).append(reading)
-    if sum(map(len, together)) > len({channel for channels in together for channel in channels}):
-        # Files have their levels in different groups, so each channel is read by itself.
-        alone = [replace(reading, channels=(channel,)) for reading in block.readings for channel in reading.channels]
-        yield from read_block(replace(block, readings=tuple(alone)))
-        return
-    for channels, readings in sorted(together.items(), key=lambda item: block.readings[0].wanted.index(item[0][0])):
+    for channels, readings in together.items():
         parts = [_read(reading) for reading in readings]
         if len(parts) == 1 and np.all(np.diff(readings[0].places) == 1):
             yield from zip(channels, parts[0], strict=True)

@@ -109,35 +109,38 @@ class Record:
             last = np.zeros(same.max(initial=0) + 1, dtype=np.intp)
             np.maximum.at(last, same, np.arange(same.size))
             may_begin[1:] &= np.maximum.accumulate(last[same])[:-1] < np.arange(1, same.size)
-        starts = [*np.flatnonzero(may_begin).tolist(), self.times.size]
+        starts, groups = [*np.flatnonzero(may_begin).tolist(), self.times.size], self._groups()
         rows, columns = self.grid.shape
         usual = max(1, int(BLOCK_BYTES / (4 * len(self.channels) * rows * columns)))
         begin = 0
         for start, end in pairwise(starts):
             if start > begin and end - begin > usual:
-                yield from self._split(begin, start, 4 * usual)
+                yield from self._split(begin, start, 4 * usual, groups)
                 begin = start
-        yield from self._split(begin, self.times.size, 4 * usual)
+        yield from self._split(begin, self.times.size, 4 * usual, groups)
 
-    def _split(self, first: int, last: int, largest: int) -> Iterator[Block]:
+    def _groups(self) -> list[tuple[str, ...]]:
+        """Return the channels in groups that can be read together: every piece has them all in one variable, or none of them."""
+        groups: dict[tuple[tuple[str, ...] | None, ...], list[str]] = {}
+        for channel in self.channels:
+            variables = tuple(next((group for group in piece.groups if channel in group), None) for piece in self.pieces)
+            groups.setdefault(variables, []).append(channel)
+        # In the order of the levels in the first piece that has them, because files are read faster by rising indices.
+        return [tuple(sorted(channels, key=next(filter(None, variables)).index)) for variables, channels in groups.items()]
+
+    def _split(self, first: int, last: int, largest: int, groups: list[tuple[str, ...]]) -> Iterator[Block]:
         """Yield one block, or several of at most ``largest`` times each."""
         for begin in range(first, last, largest):
             end = min(last, begin + largest)
-            numbers = np.unique(np.concatenate([places[begin:end, 0] for places in self.places.values()]))
-            yield Block(begin, end, tuple(reading for number in numbers for reading in self._readings(begin, end, number)))
+            yield Block(begin, end, tuple(reading for group in groups for reading in self._readings(begin, end, group)))
 
-    def _readings(self, begin: int, end: int, number: int) -> Iterator[Reading]:
-        """Yield what one piece has of the times ``begin`` to ``end`` (exclusive). Channels of one variable are read together."""
-        for group in self.pieces[number].groups:
-            steps_of: dict[bytes, tuple[list[str], NDArray[np.intp]]] = {}
-            for channel in group:
-                steps = np.flatnonzero(self.places[channel][begin:end, 0] == number)
-                if steps.size:
-                    steps_of.setdefault(steps.tobytes(), ([], steps))[0].append(channel)
-            for channels, steps in steps_of.values():
-                indices = self.places[channels[0]][begin + steps, 1]
-                order = np.argsort(indices)
-                yield self.reading(number, tuple(channels), indices[order], steps[order])
+    def _readings(self, begin: int, end: int, group: tuple[str, ...]) -> Iterator[Reading]:
+        """Yield what each piece has of a group at the times ``begin`` to ``end`` (exclusive)."""
+        places = self.places[group[0]][begin:end]  # the same for all channels of the group
+        for number in np.unique(places[:, 0]):
+            steps = np.flatnonzero(places[:, 0] == number)
+            steps = steps[np.argsort(places[steps, 1])]
+            yield self.reading(number, group, places[steps, 1], steps)
 
     def reading(self, number: int, channels: tuple[str, ...], indices: NDArray[np.intp], places: NDArray[np.intp]) -> Reading:
         """Return the reading of some channels of one piece; the other attributes of :class:`Reading` are known here."""
