@@ -181,13 +181,8 @@ def open_channels(address: Address, part: bool, variables: Sequence[str]) -> xr.
     if not np.issubdtype(leads.dtype, np.timedelta64):
         raise UserError(f"{address}: its lead times have the type {leads.dtype} and no units of time, such as hours")
     times, leads = to_the_second(times), to_the_second(leads)
-    for name, values in (
-        ("initial times", times),
-        ("lead times", leads),
-        ("members", channels.coords["number"].values if "number" in channels.coords else None),
-    ):
-        if values is not None:
-            _require_once(values, f"{address}: {name}")
+    for name, values in (("initial times", times), ("lead times", leads), ("members", channels["number"].values)):
+        _require_once(values, f"{address}: {name}")
     if (leads % np.timedelta64(1, "h") != np.timedelta64(0, "h")).any():
         raise UserError(f"{address}: its lead times are not all whole hours")
     channels = channels.assign_coords(time=times, prediction_timedelta=leads)
