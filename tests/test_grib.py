@@ -12,6 +12,7 @@ import xarray as xr
 from conftest import wind_of
 
 import wsdcast
+from wsdcast.data.sources.file_lock import FILE_LOCK
 from wsdcast.data.sources.layout import values_of
 from wsdcast.data.sources.opening import open_dataset
 from wsdcast.data.sources.record import open_record
@@ -191,6 +192,15 @@ def test_static_fields_of_grib_have_their_units(tmp_path):
         assert list(static) == list(names.values())
         for field in static.values():
             np.testing.assert_allclose(field, mask, atol=1e-5)
+
+
+def test_static_fields_of_grib_are_read_by_one_thread_at_a_time(tmp_path, monkeypatch):
+    """ecCodes must not be called by two threads at once, and a cluster's worker with several threads opens a truth in each."""
+    (tmp_path / "wind").write_bytes(b"".join([*series([0, 6]), message(np.ones((ROWS, COLUMNS)), shortName="lsm")]))
+    real, alone = eccodes.codes_get_values, []
+    monkeypatch.setattr(eccodes, "codes_get_values", lambda handle: alone.append(FILE_LOCK._is_owned()) or real(handle))
+    assert list(open_record(str(tmp_path / "wind"), tmp_path / "scratch").static) == ["land_sea_mask"]
+    assert alone == [True]
 
 
 @pytest.mark.parametrize("kind", [0, 1, 6])

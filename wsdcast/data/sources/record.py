@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
+from wsdcast.data.sources.file_lock import reading_values
 from wsdcast.data.sources.layout import fields_of, static_of, values_of
 from wsdcast.data.sources.naming import contents, known_names, words
 from wsdcast.data.sources.opening import Address, addresses, of_address, open_dataset, shown, state_of, unpacked
@@ -22,7 +23,7 @@ from wsdcast.data.sources.record_times import choose_times
 from wsdcast.data.sources.space import order_of
 from wsdcast.data.steps import to_the_second
 from wsdcast.data.variables import DEFAULT
-from wsdcast.runs.errors import UserError, first_few, first_line
+from wsdcast.runs.errors import UserError, first_few
 
 OVER_AN_INTERVAL = re.compile(r"time\d*: *(?:\w+: *)*(mean|maximum|minimum|sum|median|mode|mid_range)\b")
 """CF's cell methods that make one value of those of an interval."""
@@ -103,16 +104,15 @@ def _look_at(address: Address, name: str, record: Record, static: list[_Static])
     """
     with open_dataset(address, record.channels) as dataset:
         first, _ = valid = _valid(dataset)
-        try:
-            fields, notes = static_of(dataset)
-            record.notes += [note for note in notes if note not in record.notes]
-            for field, stored in fields.items():
-                chosen = int(np.argmax(stored.array["time"].values >= first))
-                static.append(_Static(name, field, order_of(stored.array)[2], values_of(stored, np.array([chosen]))[0]))
-        except UserError as error:
-            record.notes.append(f"{name}: its static fields are left out ({error})")
-        except Exception as error:  # damaged files cause errors of many types
-            raise UserError(f"its static fields cannot be read ({first_line(error)})") from None
+        with reading_values(address, "its static fields"):
+            try:
+                fields, notes = static_of(dataset)
+                record.notes += [note for note in notes if note not in record.notes]
+                for field, stored in fields.items():
+                    chosen = int(np.argmax(stored.array["time"].values >= first))
+                    static.append(_Static(name, field, order_of(stored.array)[2], values_of(stored, np.array([chosen]))[0]))
+            except UserError as error:
+                record.notes.append(f"{name}: its static fields are left out ({error})")
         _add(address, name, dataset, valid, record)
 
 
