@@ -9,7 +9,7 @@ import pytest
 
 from wsdcast.runs import resources
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.resources import free_memory, in_bytes, require_memory, size_of
+from wsdcast.runs.resources import free_memory, in_bytes, require_memory, require_space, size_of
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,15 @@ def test_only_work_that_does_not_fit_is_refused(monkeypatch):
     require_memory(21e9, "the planet")
     with pytest.raises(UserError, match=r"the planet at 8x4 needs 4\.2 TB of memory, but only 21 GB are free"):
         require_memory(4.2e12, "the planet at 8x4")
+
+
+def test_only_files_for_which_the_disk_has_no_room_are_refused(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(resources.shutil, "disk_usage", lambda path: asked.append(path) or SimpleNamespace(free=1000))
+    require_space(tmp_path / "not/yet", 1000)
+    with pytest.raises(UserError, match=r"not/yet: needs 1 kB on disk, but only 1 kB are free"):
+        require_space(tmp_path / "not/yet", 1001)
+    assert asked == [tmp_path] * 2
 
 
 def test_no_more_is_free_than_the_system_has(monkeypatch):

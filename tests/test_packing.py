@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from wsdcast.data.store import packings
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.states import PackedStates, StoredStates
 from wsdcast.data.store.zarr_store import Packing, wind_packing
+from wsdcast.data.variables import DEFAULT
 from wsdcast.weather.forcings import ForcingFields
 from wsdcast.weather.samples import samples_of
 
@@ -74,6 +77,20 @@ def test_training_samples_are_the_normalised_states(values):
     np.testing.assert_allclose(samples.states(torch.arange(12)).numpy(), record.normalise(record.states[:]), atol=2e-5)
 
 
+@pytest.mark.parametrize(("least", "most", "low", "high"), [(250, 300, 237.5, 312.5), (175, 330, 173, 338)], ids=["margin", "range"])
+def test_a_unit_spreads_the_integers_over_the_sample_and_its_margin(least, most, low, high):
+    unit, offset = packings._unit("2m_temperature", least, most)
+    assert 1 <= unit * 65534 / (high - low) < 1.01
+    assert unit == pytest.approx(float(f"{unit:.2e}"), rel=1e-12)  # three digits
+    assert offset / unit == pytest.approx(round((low + high) / 2 / unit), rel=1e-12)
+
+
+def test_wind_at_ten_metres_keeps_its_unit_beside_other_channels(monkeypatch):
+    monkeypatch.setattr(packings, "_sampled_units", lambda *_: {"2m_temperature": (0.5, 270.0)})
+    packing = packings.packing_for(SimpleNamespace(channels=["2m_temperature", *DEFAULT]), Grid.regular("4x2"), "nearest", None)
+    np.testing.assert_array_equal([packing.scale, packing.offset], np.float32([[0.5, 0.005, 0.005], [270, 0, 0]]))
+
+
 @pytest.mark.parametrize("variables", [["2m_temperature"], ["2m_temperature", "mean_sea_level_pressure"]], ids=len)
 def test_values_far_beyond_the_sample_are_counted(variables, tmp_path, monkeypatch):
     """A record of one variable also has a packing of its own, and was not searched for such values."""
@@ -82,6 +99,7 @@ def test_values_far_beyond_the_sample_are_counted(variables, tmp_path, monkeypat
     weather["2m_temperature"][-1, 2, 3] = 325.0
     weather[[*variables]].to_netcdf(tmp_path / "weather.nc")
     monkeypatch.setattr(packings, "read_block", lambda block: ((name, fields[:20]) for name, fields in read_block(block)))
+    monkeypatch.setattr(packings, "STEPS", 7)
     (tmp_path / "r.yaml").write_text(f"name: r\ndata: {{grid: 12x7, source: {tmp_path}/weather.nc, variables: {variables}}}\n")
     summary = wsdcast.prepare(tmp_path / "r.yaml", tmp_path / "run")
     with xr.open_zarr(tmp_path / "run/analysis.zarr") as record:

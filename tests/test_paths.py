@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.harmonics import SphericalHarmonics
-from wsdcast.report.targets import target_powers
+from wsdcast.report.targets import RATIOS, target_powers, targets_figure
 from wsdcast.warmstart import times as grids
 from wsdcast.warmstart.evaluations import SOLVERS
 from wsdcast.warmstart.flow import draw, edm_weight, training_loss
@@ -267,3 +267,23 @@ def test_powers_of_the_targets_are_those_of_the_blurred_waves(ratio):
     np.testing.assert_allclose(powers["denoising target"], kept**2 * powers["data"], rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(powers["deblurring target"], (1 - kept) ** 2 * powers["data"], rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(powers["state"], kept**2 + 1, rtol=0.12)
+
+
+def test_the_figure_of_the_targets_has_each_power_over_the_wavenumber():
+    multiply, data, k = cosine_transform(4, 4), field((4, 4)), np.array([1, 2, 4, 7])
+
+    def power(fields):
+        return fields.square().mean(dim=(0, 1, 2)).numpy()
+
+    figure = targets_figure(data, multiply, power, k, "wavenumber")
+    for axis, ratio in zip(figure.axes, RATIOS, strict=True):
+        assert axis.get_title() == f"blur-to-noise ratio {ratio:g}"
+        assert (axis.get_xlabel(), axis.get_xscale(), axis.get_yscale()) == ("wavenumber", "log", "log")
+        powers, drawn = target_powers(data, multiply, power, ratio), {line.get_label(): line.get_data() for line in axis.lines}
+        assert drawn.keys() == powers.keys()
+        for name, (x, y) in drawn.items():
+            np.testing.assert_array_equal(x, k)
+            np.testing.assert_array_equal(y, [value if value > 0 else np.nan for value in powers[name]])
+    assert figure.axes[0].get_ylim() == pytest.approx((1e-5 * power(data).max(), 3 * power(data).max()))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["state", "data", "denoising target", "deblurring target"]
+    targets_figure(0 * data, multiply, power, k, "wavenumber")  # without power: the limits of the axis are matplotlib's

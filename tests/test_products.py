@@ -23,7 +23,7 @@ import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.variables import DEFAULT
 from wsdcast.output import fields
-from wsdcast.output.ensemble import Choice, most_likely_direction, products_of, quantiles_of
+from wsdcast.output.ensemble import Choice, direction_of, most_likely_direction, products_of, quantiles_of
 from wsdcast.output.products import in_order
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.members import remaining
@@ -113,7 +113,7 @@ def test_windows_of_uneven_lead_times(tmp_path):
             assert products["window_members"][lead] == len(kept)
 
 
-@pytest.mark.parametrize(("step", "window", "hours"), [(1, "2h", 2), (1, "9h", 9), (3, "3h", 3), (3, "0.125d", 3), (3, "9h", 9)])
+@pytest.mark.parametrize(("step", "window", "hours"), [(1, "1h", 1), (1, "9h", 9), (3, "3h", 3), (3, "0.125d", 3), (3, "9h", 9)])
 def test_a_window_is_any_whole_number_of_hours(tmp_path, step, window, hours):
     leads = (HOUR * step * np.arange(1, 10)).astype("timedelta64[ns]")
     store = made(leads=leads).isel(time=[0])
@@ -185,11 +185,16 @@ def test_quantiles_are_those_of_numpy(count):
 
 
 def test_calm_members_have_no_direction_but_count():
-    wind = np.array([[0.0, 0.29], [0.1, 0.1], [0, 0], [5.0, 0]])
-    assert most_likely_direction(wind) == (270, 0.25)
+    wind = np.array([[0.0, 0.29], [0.1, 0.1], [0, 0], [5.0, 0], [0.3, 0]])
+    assert most_likely_direction(wind) == (270, 0.4)
     direction, share = most_likely_direction(wind[:3])
     assert np.isnan(direction)
     assert share == 0
+
+
+def test_the_direction_of_a_mean_wind_is_below_360_degrees_and_none_if_calm():
+    u, v = np.array([1e-9, -5, 0.3, 0.29]), np.array([-5.0, 0, 0, 0])  # the first one rounds to 360
+    np.testing.assert_array_equal(direction_of(u, v), [0, 90, 270, np.nan])
 
 
 def test_a_region_across_the_date_line_or_greenwich(forecast, tmp_path):
@@ -237,3 +242,8 @@ def test_thresholds_may_have_a_unit_of_speed_or_an_exponent():
         (5, 10.5 * 1852 / 3600, 40 / 3.6, 25 * 1852 / 3600, 34 * 1852 / 3600, 30)
     )
     assert in_order("thresholds", ["1e1", "5E-1"]) == (0.5, 10)
+
+
+def test_numbers_of_an_option_are_in_order_each_once_and_may_be_the_bounds():
+    assert in_order("quantiles", ["1", 0, 0.5, 0.5], 1) == (0, 0.5, 1)
+    assert in_order("thresholds", [3, 0]) == (0, 3)

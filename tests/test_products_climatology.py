@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ from wsdcast.data.regrid import regrid
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.output import climate, tables
 from wsdcast.runs.errors import UserError
+from wsdcast.verification.truth import Truth
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,23 @@ def test_a_climatology_on_a_finer_grid_is_regridded(region, tmp_path):
         rows, columns = coarse.nearest(found.latitude.values, found.longitude.values)
         assert (rows.size, columns.size) == (coarse.shape if region is None else (2, 3))
         np.testing.assert_allclose(found, expected[:, rows[:, None], columns], rtol=1e-5)
+
+
+def test_states_without_values_do_not_count_and_gaps_in_others_leave_a_point_out(monkeypatch):
+    """In parts of four states and of one row."""
+    monkeypatch.setattr(climate, "STATES_AT_ONCE", 4)
+    monkeypatch.setattr(climate, "BYTES", 1)
+    grid, past = Grid.regular("8x4"), np.array([0, 2, 3, 5, 6, 9])
+    wind = np.random.default_rng(0).normal(0, 9, (11, 2, *grid.shape)).astype(np.float32)
+    wind[3], wind[5, :, 1, 7] = np.nan, np.nan
+    states = Truth(STARTS[0] + HOUR * np.arange(11), grid, lambda positions: wind[positions], past)
+    expected = np.quantile(np.hypot(wind[:, 0], wind[:, 1])[[0, 2, 5, 6, 9]], [0.5, 0.9], axis=0)
+    assert np.isnan(expected).sum() == 2
+    np.testing.assert_allclose(climate.quantiles_over_time(states, (0.5, 0.9), lambda fields: fields), expected, rtol=1e-6)
+    part = SimpleNamespace(latitude=grid.latitude[1:], longitude=np.array([-90, -45, 0]), name="f")
+    np.testing.assert_allclose(climate.thresholds_on_grid(states, (0.5, 0.9), part), expected[:, 1:, [6, 7, 0]], rtol=1e-6)
+    with pytest.raises(UserError, match="--climatology: has no wind at the points of the forecasts"):
+        climate.quantiles_over_time(states, (0.5,), lambda fields: np.full_like(fields, np.nan))
 
 
 def test_the_page_names_every_variable_and_its_units(prepared, tmp_path):

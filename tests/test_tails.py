@@ -82,9 +82,14 @@ def test_the_figure_shows_the_densities_and_the_numbers():
     left, right = tails_figure(tails, "values").axes
     assert [line.get_label() for line in left.lines] == [f"{AS_THEY_ARE}: {tails[AS_THEY_ARE]}", "N(0, 1)"]
     assert [line.get_label() for line in right.lines] == [*(f"{name}: {tails[name]}" for name in names[1:]), "N(0, 1)"]
-    for line, name in zip(right.lines, names[1:], strict=False):
+    middle = (EDGES[1:] + EDGES[:-1]) / 2
+    for axis, label in ((left, "values, as they are"), (right, "values, less the mean, over the std")):
+        assert (axis.get_xlabel(), axis.get_yscale()) == (label, "log")
+        assert all(np.array_equal(line.get_xdata(), middle) for line in axis.lines)
+        np.testing.assert_allclose(axis.lines[-1].get_ydata(), stats.norm.pdf(middle))
+    for line, name in zip([left.lines[0], *right.lines], names, strict=False):
         density = tails[name].density
-        np.testing.assert_array_equal(line.get_ydata()[density > 0], density[density > 0])
+        np.testing.assert_array_equal(line.get_ydata(), np.where(density > 0, density, np.nan))
 
 
 def test_tails_of_a_run_of_images_are_those_of_its_hidden_values(inpainted):

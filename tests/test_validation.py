@@ -89,6 +89,7 @@ def test_scores_of_ensembles_are_those_written_out():
         return drawn[-1]
 
     scores = ensemble_scores(sampler, Samples(), WEIGHTS)
+    assert ensemble_scores(lambda context, noise: context[:, :2] + noise, Samples(), WEIGHTS) == scores  # with the same noise
     first, second = (torch.cat(drawn[member::2]).numpy() for member in (0, 1))  # of each batch the first member, then the second
     weights, truth = WEIGHTS.numpy(), TARGETS.numpy()
     crps = (np.abs(first - truth) + np.abs(second - truth) - np.abs(first - second)) / 2
@@ -96,6 +97,19 @@ def test_scores_of_ensembles_are_those_written_out():
     # As in all scores: the squared error less what two members add to it. The ratio of an ensemble that is not calibrated depends on this.
     expected = {"CRPS": np.mean(weights * crps), "spread/skill": np.sqrt(spread / (skill - spread / 2))}
     assert scores == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("spread", [0, 1])
+def test_an_ensemble_whose_error_is_not_above_what_two_members_add_to_it_has_no_ratio(spread):
+    targets, signs = TARGETS.split(32), iter([1, -1, 1, -1])
+    scores = ensemble_scores(lambda context, noise: targets[len(noise) == 8] + spread * next(signs), Samples(), WEIGHTS)
+    assert scores == pytest.approx({"CRPS": 0, "spread/skill": np.nan}, abs=1e-6, nan_ok=True)
+
+
+def test_a_validation_uses_few_samples_that_are_evenly_spread(monkeypatch):
+    monkeypatch.setattr(validation, "MOST_SAMPLES", 15)  # of 40, so every third one
+    scores = moments_scores(lambda context: (0 * context[:, :2], context[:, :2].exp()), Samples(), WEIGHTS)
+    assert scores["error"] == pytest.approx(np.sqrt(np.mean(root_mean_square(TARGETS.numpy()[::3]) ** 2)), rel=1e-5)
 
 
 def test_scores_of_a_flow_are_its_losses_at_each_warmth():
@@ -109,8 +123,10 @@ def test_scores_of_a_flow_are_its_losses_at_each_warmth():
         return InformedPrior(context[:, :2], context[:, 2:4].exp())
 
     scores = flow_scores(generator, prior_of, Samples(), STRAIGHT)
+    count = len(evaluations)
+    assert flow_scores(generator, prior_of, Samples(), STRAIGHT) == scores
     squares: dict[str, list[Tensor]] = {}
-    for number, (x, t, warmth) in enumerate(evaluations):
+    for number, (x, t, warmth) in enumerate(evaluations[:count]):
         batch = slice(0, 32) if number < 5 else slice(32, COUNT)
         data = prior_of(CONTEXTS[batch]).blended(warmth).normalise(TARGETS[batch])
         velocity = (data - x) / (1 - t)[:, None, None, None]
