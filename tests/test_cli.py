@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 import wsdcast
 from wsdcast.bench.measure import Benchmark
 from wsdcast.cli import app
+from wsdcast.cli.command import in_days, in_hours
 from wsdcast.cli.show import show
 from wsdcast.runs.artefact import Summary, complete, read_stamp
 
@@ -97,6 +98,21 @@ def test_a_signal_ends_a_command_with_one_line_and_without_temporary_files(direc
     assert signal.getsignal(signal.SIGTERM) == before == signal.SIG_DFL
 
 
+def test_sigterm_is_left_to_the_handler_of_another_program_and_ends_one_of_several_processes_at_once(monkeypatch):
+    def handler_of(*_: object, **__: object) -> Summary:
+        handlers.append(signal.getsignal(signal.SIGTERM))
+        return Summary("prepare")
+
+    handlers: list[object] = []
+    monkeypatch.setattr("wsdcast.weather.stages.prepare.prepare", handler_of)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    invoke("prepare")
+    signal.signal(signal.SIGTERM, before)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    invoke("prepare")
+    assert handlers == [signal.SIG_IGN, signal.SIG_DFL]
+
+
 def test_a_command_runs_in_any_thread(directory):
     """As in a program with windows. Only the main thread may set handlers of signals."""
     with ThreadPoolExecutor(1) as pool:
@@ -127,6 +143,10 @@ def test_of_a_long_text_that_the_locale_cannot_encode_only_a_part_is_shown(monke
     assert refused("prepare").startswith("wsdcast: '\\u2013': latin-1 cannot encode it; use ASCII")
 
 
+def test_lengths_are_in_days_or_hours():
+    assert (in_days("36h"), in_days("10d"), in_hours("1d", "--window"), in_hours("9h", "--step", 3)) == (1.5, 10, 24, 9)
+
+
 @pytest.mark.parametrize("length", ["9" * 9 + "d", "9" * 400 + "h"])
 def test_a_length_beyond_all_times_is_refused(length):
     assert invoke("rollout", "--lead", length)[0] == 2
@@ -148,12 +168,15 @@ def test_a_command_whose_reader_is_gone_ends_quietly(arguments, options, monkeyp
     assert (ended.value.code, capsys.readouterr().err) == (1, "")
 
 
-def test_a_broken_pipe_of_another_program_is_named(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "words"), [(BrokenPipeError(errno.EPIPE, "Broken pipe"), "the disk: Broken pipe"), (OSError("not a\nfile"), "not a file")]
+)
+def test_errors_of_files_and_of_pipes_of_other_programs_are_named(error, words, monkeypatch):
     def broken(*_: object, **__: object) -> None:
-        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        raise error
 
     monkeypatch.setattr("wsdcast.weather.stages.train.train", broken)
-    assert invoke("train") == (2, "wsdcast: the disk: Broken pipe\n")
+    assert invoke("train") == (2, f"wsdcast: {words}\n")
 
 
 def test_a_gpu_without_enough_memory_is_one_line(monkeypatch):
