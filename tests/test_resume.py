@@ -21,6 +21,7 @@ from wsdcast.data.store import building, shards
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.unfinished import marks_of
 
 LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)
 RECIPE = "name: r\ndata: {source: files/*.nc, grid: 8x4, validation_from: 2020-03-01, test_from: 2020-03-10}"
@@ -181,6 +182,32 @@ def test_a_simulated_planet_continues_too(tmp_path, monkeypatch):
     monkeypatch.setattr("wsdcast.data.store.building.write_shard", lambda *all: written.append(all[1]) or shards.write_shard(*all))
     assert bytes_of(prepare("run")) == expected
     assert written == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_finished_shard_is_taken_over_by_a_link_or_a_copy_until_its_mark_is_outdated(tmp_path, monkeypatch, links):
+    finished, store = tmp_path / "finished.zarr", tmp_path / "new.zarr"
+    files = [parent / name / "c/3/0/0" for parent in (finished, store) for name in ("u", "v")]
+    for file in files[:3]:
+        file.parent.mkdir(parents=True)
+        file.write_text("old" if store in file.parents else file.parts[-5])
+    marks_of(store).mkdir()
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: Path("nowhere").stat())
+    assert not shards.is_written(store, ["u"], 3, "digest")  # it has no mark
+    shards.link_shard(store, ["u", "v"], finished, 3, "digest")
+    assert [file.read_text() for file in files[2:]] == ["u", "v"]
+    assert [file.stat().st_nlink for file in files] == [1 + links] * 4
+    assert shards.is_written(store, ["u", "v"], 3, "digest")
+    assert not shards.is_written(store, ["u", "v", "w"], 3, "digest")
+    shards.remove_outdated(store, ["u", "v"], ["other", "other", "other", "digest"])
+    assert files[2].exists()
+    shards.remove_outdated(store, ["u"], ["digest"] * 3 if links else ["digest"] * 3 + ["other"])
+    assert [file.exists() for file in files] == [True, True, False, True]
+
+
+def test_fewer_shards_of_more_channels_are_made_at_the_same_time():
+    assert [shards.shards_per_graph(channels) for channels in (1, 2, 3, 8, 24)] == [8, 4, 2, 1, 1]
 
 
 def test_newer_months_are_appended(months):
