@@ -143,6 +143,15 @@ def test_of_a_long_text_that_the_locale_cannot_encode_only_a_part_is_shown(monke
     assert refused("prepare").startswith("wsdcast: '\\u2013': latin-1 cannot encode it; use ASCII")
 
 
+def test_debug_raises_also_what_torch_raises_without_memory(monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("wsdcast.weather.stages.train.train", full)
+    assert invoke("train")[0] == 2
+    assert isinstance(CliRunner().invoke(app, ["train", "--debug"]).exception, RuntimeError)
+
+
 def test_lengths_are_in_days_or_hours():
     assert (in_days("36h"), in_days("10d"), in_hours("1d", "--window"), in_hours("9h", "--step", 3)) == (1.5, 10, 24, 9)
 
