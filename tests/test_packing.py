@@ -99,7 +99,7 @@ def test_values_far_beyond_the_sample_are_counted(variables, tmp_path, monkeypat
     weather["2m_temperature"][-1, 2, 3] = 325.0
     weather[[*variables]].to_netcdf(tmp_path / "weather.nc")
     monkeypatch.setattr(packings, "read_block", lambda block: ((name, fields[:20]) for name, fields in read_block(block)))
-    monkeypatch.setattr(packings, "STEPS", 7)
+    monkeypatch.setattr(packings, "STEPS", 4)
     (tmp_path / "r.yaml").write_text(f"name: r\ndata: {{grid: 12x7, source: {tmp_path}/weather.nc, variables: {variables}}}\n")
     summary = wsdcast.prepare(tmp_path / "r.yaml", tmp_path / "run")
     with xr.open_zarr(tmp_path / "run/analysis.zarr") as record:
