@@ -100,6 +100,16 @@ def test_the_forecast_is_verified_once_the_truth_exists(trained, tmp_path):
         xr.testing.assert_identical(ours.drop_attrs(), theirs.drop_attrs())
 
 
+@pytest.mark.parametrize(("year", "seen"), [("2000", True), ("1990", False)])
+def test_a_time_before_the_training_was_not_seen_in_it(trained, tmp_path, year, seen):
+    wind = xr.open_zarr(trained / "run/analysis.zarr", chunks=None)[list(DEFAULT)].isel(time=slice(2))
+    times = [np.datetime64(f"{year}-01-03T{hour}", "ns") for hour in ("00", "06")]
+    wind.attrs.clear()
+    wind.drop_encoding().assign_coords(time=times).to_netcdf(tmp_path / "wind.nc")
+    summary = wsdcast.rollout(model=trained / "tiny.wsd", initial=str(tmp_path / "wind.nc"), run=tmp_path / "run", members=2, days=0.25)
+    assert ("seen in training" in summary.facts) == seen
+
+
 def test_several_initial_times_and_a_second_call(trained, tmp_path):
     settings = {"model": trained / "tiny.wsd", "initial": str(trained / "run/analysis.zarr"), "run": tmp_path / "run", "members": 3}
     wsdcast.rollout(**settings, start="2000-01-29T06/2000-01-29T12/6h")

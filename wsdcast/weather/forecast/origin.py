@@ -40,6 +40,7 @@ class Origin:
         directory: the run directory that the forecast is written to.
         record: has the states at the initial times, and the past states that the networks read.
         networks: the trained networks.
+        trained_from: the first time that the networks were trained on.
         source: identifies model and initial states, for the stamp; empty if the run directory's own artefacts do.
         card: the model card of a model file; empty for a run directory.
         facts: for the summary.
@@ -49,6 +50,7 @@ class Origin:
     directory: Path
     record: Analysis
     networks: Trained
+    trained_from: np.datetime64
     source: str = ""
     card: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -95,7 +97,7 @@ def of_run(
     resolved = without_auto(resolved, directory)
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False, past_states=resolved.forcings.past_states)
     resolved = without_latest(resolved, record)
-    return Origin(resolved, directory, record, trained(resolved, directory, record, moments))
+    return Origin(resolved, directory, record, trained(resolved, directory, record, moments), record.times[0])
 
 
 def of_model(
@@ -150,4 +152,5 @@ def of_model(
     if initial != resolved.data.source:
         facts["climate"] = f"{difference_in_words(record)}; the model was trained on {resolved.data.source}"
     networks = assembled(resolved, record, file.load)
-    return Origin(resolved, directory, record, networks, digest_of([file.digest, states]), file.card, facts)
+    trained_from = np.datetime64(file.facts["trained_on"][0], "ns")
+    return Origin(resolved, directory, record, networks, trained_from, digest_of([file.digest, states]), file.card, facts)

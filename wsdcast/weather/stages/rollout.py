@@ -185,7 +185,7 @@ def _facts(origin: Origin) -> dict[str, Any]:
     if forcing := origin.record.forcing_variables:
         as_when = {"held": "as at the initial time, at all lead times", "prescribed": "as the record has them at each time"}
         facts["forcings"] = f"{', '.join(forcing)} {as_when[settings.forcings]}"
-    if seen := int((initial_times < origin.record.validation_from).sum()):
+    if seen := int(((initial_times >= origin.trained_from) & (initial_times < origin.record.validation_from)).sum()):
         facts["seen in training"] = f"{seen} of the initial times; their scores say nothing about new weather"
     return facts
 
