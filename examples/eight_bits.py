@@ -68,8 +68,7 @@ def scores(run: Path) -> None:
         networks = trained(recipe, directory, record)
         sampler = sampler_of(networks, recipe.rollout, deterministic=True)  # not compiled and no CUDA graph, so that the hooks are called
         if rounded:
-            few = networks.few.get(recipe.rollout.nfe)
-            round_convolutions(few.network if few else networks.generator, rounded)
+            round_convolutions(networks.few.get(recipe.rollout.nfe, networks.generator), rounded)
         initial_times = record.starts(12, LEADS[-1] // 6)
         statistics = evaluate(record, networks, sampler, initial_times, LEADS, members=20, seed=0, label=name).mean(["time", "variable"])
         ratio = statistics["power"].isel(wavenumber=slice(1, None)) / statistics["power_truth"].isel(wavenumber=slice(1, None))

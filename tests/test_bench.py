@@ -100,7 +100,7 @@ def test_the_plain_loop_of_the_bench_gives_the_same_forecast(tiny, path, prior, 
     torch.manual_seed(0)
     networks = networks_of(recipe, record)
     generator = networks.generator
-    made = [(generator, "last"), *((one.network, "last") for one in networks.few.values())]
+    made = [(generator, "last"), *((one, "last") for one in networks.few.values())]
     if prior == "warm":
         made.append((networks.moments, "network.last"))
     for network, last in made:
@@ -128,7 +128,7 @@ def test_networks_alone_have_inputs_of_the_layout_of_a_rollout(tiny, objective, 
     def note(network, inputs):
         layouts.setdefault(network, set()).add(tuple((x.shape, x.stride(), x.dtype) for x in inputs))
 
-    generator = networks.few[nfe].network if nfe in networks.few else networks.generator
+    generator = networks.few.get(nfe, networks.generator)
     for network in (networks.moments, generator):
         network.register_forward_pre_hook(note)
     list(ensembles(record, networks.forcings, sampler_of(networks, recipe.rollout), np.array([1]), members=3, steps=2, seed=0))

@@ -21,7 +21,7 @@ from wsdcast.warmstart.prior import InformedPrior, warm_start
 from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
 from wsdcast.weather.samplers import few_sampler
-from wsdcast.weather.trained import FewEvaluations, Trained
+from wsdcast.weather.trained import Trained
 
 MEAN, STD = 0.4, 0.6  # of the data in normalised space
 SHAPE = (64, 1, 4, 4)
@@ -163,8 +163,8 @@ def test_mean_flow_of_the_exact_network_is_as_good_as_its_velocity():
 
 def drawn_in(count: int, noise: Tensor, path: Path = STRAIGHT) -> Tensor:
     """The sample of the exact network, which knows the length of its step, in so many steps."""
-    networks = Trained(Exact(), None, lambda _: prior(), None, path)  # type: ignore[arg-type]
-    return few_sampler(networks, FewEvaluations(Exact(), "mean-flow"), count)(context(), noise)
+    networks = Trained(Exact(), None, lambda _: prior(), None, path, objective="mean-flow")  # type: ignore[arg-type]
+    return few_sampler(networks, Exact(), count)(context(), noise)
 
 
 def test_one_step_of_the_exact_network_ends_where_many_steps_of_the_flow_end():

@@ -11,12 +11,13 @@ from runs_of_objectives import SMALL, TUNED, opened, training_samples, weights
 from test_path_runs import run_with
 
 import wsdcast
+from wsdcast.nets.unet import UNet
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.warmstart.crps import MEMBERS, EnsembleLoss
 from wsdcast.weather.model_file import read_model
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samplers import few_sampler
-from wsdcast.weather.trained import FewEvaluations, Trained, assembled
+from wsdcast.weather.trained import Trained, assembled
 from wsdcast.weather.training import fine_tuning
 from wsdcast.weather.training.fine_tuning import samples_of_rollouts
 from wsdcast.weather.training.rollouts import RolloutBatch, rollout_batches_of, rollout_loss
@@ -29,10 +30,10 @@ def test_fine_tuning_has_no_dropout_and_ever_longer_rollouts(prepared, tmp_path,
     """Members with masks of their own would differ more in training than in a forecast. All samples have the longest rollout."""
     networks, rollouts, priors = [], [], []
 
-    def recorded(trained: Trained, few: FewEvaluations, nfe: int) -> Sampler:
-        networks.append((few.network, nfe))
+    def recorded(trained: Trained, network: UNet, nfe: int) -> Sampler:
+        networks.append((network, nfe))
         priors.append(trained.prior_of)
-        return few_sampler(trained, few, nfe)
+        return few_sampler(trained, network, nfe)
 
     def measured(sampler: Sampler, batch: RolloutBatch, loss: EnsembleLoss, gradients: str) -> torch.Tensor:
         rollouts.append((len(batch.truth), gradients))
@@ -68,13 +69,13 @@ def test_fine_tuning_trains_the_last_network_for_its_number_of_evaluations(prepa
     changed = max((tuned[name] - value).abs().max().item() for name, value in before.items())
     assert 1e-6 < changed < 1e-2  # three steps at a learning rate of 1e-4
     networks, *_ = opened(recipe, run)
-    for name, value in networks.few[nfe].network.state_dict().items():
+    for name, value in networks.few[nfe].state_dict().items():
         assert torch.equal(value, tuned[name])
     wsdcast.rollout(run=run, nfe=nfe)
     wsdcast.export_model(run, tmp_path / "model.wsd")
     file = read_model(tmp_path / "model.wsd")
     travelled = assembled(file.recipe, file.record, file.load)
-    for name, value in travelled.few[nfe].network.state_dict().items():
+    for name, value in travelled.few[nfe].state_dict().items():
         assert torch.equal(value, tuned[name])
 
 

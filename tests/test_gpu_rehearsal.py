@@ -53,7 +53,7 @@ from wsdcast.weather.noise_fields import noise_fields
 from wsdcast.weather.priors import fixed_or_given
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samplers import few_sampler
-from wsdcast.weather.trained import FewEvaluations, Trained
+from wsdcast.weather.trained import Trained
 
 META = torch.device("meta")
 GRID = (5, 8)
@@ -152,11 +152,11 @@ def test_the_generator_can_be_recorded(prior, precision):
 @pytest.mark.parametrize("prior", ["warm", "persistence"])
 def test_samplers_of_one_evaluation_can_be_recorded(prior, objective, noise):
     settings = Generator(widths=(8,), objective=objective)
-    few = FewEvaluations(generator_model(settings, WITH_POLES, few_steps=True, noise=noise).eval().to(META), objective)
+    few = generator_model(settings, WITH_POLES, few_steps=True, noise=noise).eval().to(META)
     moments, generator = parts_of(prior)
     fields = noise_fields(Grid.regular(f"{GRID[1]}x{GRID[0]}"), 2, META) if noise == "fields" else None
     start = warm_start(moments, PRIOR_MAKERS[prior]), ForcingFields(torch.empty(0, *GRID, device=META))
-    networks = Trained(generator, moments, *start, noise_fields=fields)
+    networks = Trained(generator, moments, *start, objective=objective, noise_fields=fields)
     context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2))
     sampler = few_sampler(networks, few, 1)
     with refused():

@@ -95,8 +95,8 @@ def walking(device: torch.device) -> Iterator[pytest.MonkeyPatch]:
     def walk(training: Training, plan: Plan, *_: Any) -> None:
         take_two(training, plan, device)
 
-    def untrained(recipe, directory, record, given, names):
-        return assembled(recipe, record, lambda network, _: network.to(device).eval().requires_grad_(False), given, names)
+    def untrained(recipe, directory, record, given, after):
+        return assembled(recipe, record, lambda network, _: network.to(device).eval().requires_grad_(False), given, after)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "device", lambda: device)

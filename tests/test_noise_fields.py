@@ -31,7 +31,7 @@ from wsdcast.weather.noise_fields import FIELDS, noise_fields, noise_fields_of, 
 from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.samplers import few_sampler, sampler_of
 from wsdcast.weather.samples import samples_of
-from wsdcast.weather.trained import FewEvaluations, Trained, assembled, trained
+from wsdcast.weather.trained import Trained, assembled, trained
 
 FIELDS_OF_CRPS = {"generator__objective": "crps", "crps__noise": "fields"}
 
@@ -110,8 +110,9 @@ def planet_sampler() -> Sampler:
     for parameter in (*moments.parameters(), *generator.parameters()):
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
-    networks = Trained(generator, moments, warm_start(moments), None, noise_fields=noise_fields(grid, 2))  # type: ignore[arg-type]
-    return few_sampler(networks, FewEvaluations(generator, "crps"), 1)
+    prior_of, fields = warm_start(moments), noise_fields(grid, 2)
+    networks = Trained(generator, moments, prior_of, None, objective="crps", noise_fields=fields)  # type: ignore[arg-type]
+    return few_sampler(networks, generator, 1)
 
 
 def test_a_member_has_the_same_bits_in_every_batching(planet_sampler):
@@ -184,7 +185,7 @@ def test_a_generator_makes_members_from_fields(tuned):
     with torch.inference_mode():
         prior = networks.prior_of(context)
         inputs = torch.cat([context, prior.mean, prior.std.log(), noise_fields(record.grid, 2)(noise)], dim=1)
-        expected = prior.mean + prior.std * networks.few[1].network(inputs)
+        expected = prior.mean + prior.std * networks.few[1](inputs)
         sampled = sampler_of(networks, recipe.rollout.model_copy(update={"nfe": 1}))(context, noise)
         other = sampler_of(networks, recipe.rollout.model_copy(update={"nfe": 1}))(context, -noise)
     torch.testing.assert_close(sampled, expected)
@@ -203,8 +204,8 @@ def test_a_forecast_from_its_model_file_has_the_bits_of_the_run(tuned, tmp_path)
         assert u.sel(statistic="std").min() > 0  # the members differ
     file = read_model(tmp_path / "model.wsd")
     assert file.recipe.crps.noise == "fields"
-    expected = trained(recipe, run, open_analysis(run / "analysis.zarr")).few[1].network.state_dict()
-    travelled = assembled(file.recipe, file.record, file.load).few[1].network.state_dict()
+    expected = trained(recipe, run, open_analysis(run / "analysis.zarr")).few[1].state_dict()
+    travelled = assembled(file.recipe, file.record, file.load).few[1].state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in travelled.items())
 
 

@@ -57,7 +57,7 @@ def test_few_evaluations_are_those_of_the_second_network_and_many_those_of_the_f
             for step in range(count):
                 inputs = torch.cat([x, context, prior.features()], dim=1)
                 length = () if objective == "distil" else (one / count,)
-                x = x + networks.few[count].network(inputs, one * step / count, one, *length) / count
+                x = x + networks.few[count](inputs, one * step / count, one, *length) / count
             sampled = sampler_of(networks, recipe.rollout.model_copy(update={"nfe": count}))(context, noise)
             torch.testing.assert_close(sampled, prior.denormalise(x))
         for nfe in (2, 10) if objective == "distil" else (10,):

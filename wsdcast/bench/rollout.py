@@ -72,8 +72,7 @@ def bench_rollout(
     settings, record = resolved.rollout, record_of(resolved, 100)
     devices.keep_freed_memory()
     networks = networks_of(resolved, record)
-    few = networks.few.get(settings.nfe)
-    generator = few.network if few else networks.generator
+    generator = networks.few.get(settings.nfe, networks.generator)
     moments = networks.moments if isinstance(networks.moments, MomentsModel) else None
     device = devices.device()
     largest_batch = batch_size(record.grid.latitude.size * record.grid.longitude.size, device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from wsdcast.nets.unet import UNet
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import TORCHDIFFEQ, PathName
 from wsdcast.sampling.acceleration import accelerated
@@ -11,9 +12,9 @@ from wsdcast.sampling.samplers import Sampler, direct_sampler, generator_sampler
 from wsdcast.warmstart.evaluations import grid, require_possible, solver, steps_for
 from wsdcast.warmstart.prior import warm_start
 from wsdcast.warmstart.times import uniform
-from wsdcast.weather.objective_sections import KNOW_STEP
+from wsdcast.weather.objective_sections import KNOW_STEP, ObjectiveName
 from wsdcast.weather.recipe import Recipe, Rollout
-from wsdcast.weather.trained import FewEvaluations, Trained
+from wsdcast.weather.trained import Trained
 
 
 def sampler_of(networks: Trained, settings: Rollout, *, deterministic: bool = False) -> Sampler:
@@ -28,11 +29,10 @@ def sampler_of(networks: Trained, settings: Rollout, *, deterministic: bool = Fa
         UserError: if the solver cannot take exactly ``nfe`` evaluations, or cannot use this grid, or a network of few evaluations is asked
             for another warmth than 1.
     """
-    direct = any(few.objective == "crps" for few in networks.few.values())
-    _require_possible(settings, networks.few, direct, networks.path.name)
+    _require_possible(settings, networks.few, networks.objective, networks.path.name)
     if few := networks.few.get(settings.nfe):
         sampler = few_sampler(networks, few, settings.nfe)
-        return accelerated(sampler, [few.network, networks.moments], recorded=networks.ours, deterministic=deterministic)
+        return accelerated(sampler, [few, networks.moments], recorded=networks.ours, deterministic=deterministic)
     times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe), settings.log_snr_ends)
     solve = solver(settings.solver, settings.momentum)
     sampler = generator_sampler(networks.generator, networks.prior_of, settings.nfe, settings.warmth, times, solve, networks.path)
@@ -49,20 +49,20 @@ def require_rollout(recipe: Recipe) -> None:
     """
     few = (*recipe.few_numbers, *(recipe.fine_tune.nfe,) * bool(recipe.fine_tune.steps))
     try:
-        _require_possible(recipe.rollout, few, recipe.generator.objective == "crps", recipe.generator.followed_path)
+        _require_possible(recipe.rollout, few, recipe.generator.objective, recipe.generator.followed_path)
     except UserError as error:
         raise UserError(f"rollout.{error}") from None
 
 
-def _require_possible(settings: Rollout, few: Collection[int], direct: bool, path: PathName) -> None:
+def _require_possible(settings: Rollout, few: Collection[int], objective: ObjectiveName, path: PathName) -> None:
     """Raise a UserError unless the networks of few evaluations, or else the flow, can make samples with the settings of a recipe.
 
-    ``few`` are the numbers of evaluations of the networks of few evaluations. If ``direct``, there is no flow.
+    ``few`` are the numbers of evaluations of the networks of few evaluations.
     """
     if settings.nfe in few:
         if settings.warmth != 1:
             raise UserError(f"warmth {settings.warmth:g}: the network for nfe {settings.nfe} is trained at full warmth only")
-    elif direct:
+    elif objective == "crps":
         raise UserError(f"nfe {settings.nfe}: a generator of the objective crps makes one evaluation; set it to 1")
     elif settings.solver != "auto":
         try:
@@ -72,16 +72,16 @@ def _require_possible(settings: Rollout, few: Collection[int], direct: bool, pat
             raise UserError(f"{error}{hint}") from None
 
 
-def few_sampler(networks: Trained, few: FewEvaluations, nfe: int) -> Sampler:
-    """The sampler of a network of few evaluations, with the prior, path and noise fields of ``networks``.
+def few_sampler(networks: Trained, network: UNet, nfe: int) -> Sampler:
+    """The sampler of a network of few evaluations, with the objective, prior, path and noise fields of ``networks``.
 
     It makes equal steps at full warmth, by Euler's method if the network is not the flow itself, fine-tuned.
     """
-    if few.objective == "crps":
-        return direct_sampler(few.network, networks.prior_of, networks.noise_fields)
-    name = _of_tuned_flow(nfe) if few.objective == "flow" else "euler"
-    step = 1 / nfe if few.objective in KNOW_STEP else None
-    return generator_sampler(few.network, networks.prior_of, nfe, 1.0, uniform(steps_for(name, nfe)), solver(name), networks.path, step)
+    if networks.objective == "crps":
+        return direct_sampler(network, networks.prior_of, networks.noise_fields)
+    name = _of_tuned_flow(nfe) if networks.objective == "flow" else "euler"
+    step = 1 / nfe if networks.objective in KNOW_STEP else None
+    return generator_sampler(network, networks.prior_of, nfe, 1.0, uniform(steps_for(name, nfe)), solver(name), networks.path, step)
 
 
 def _of_tuned_flow(nfe: int) -> str:
@@ -98,9 +98,9 @@ def few_in_words(networks: Trained, nfe: int) -> str:
     """Which network of few evaluations makes ``nfe`` evaluations, in words; empty if the flow's generator does."""
     if nfe not in networks.few:
         return ""
-    if networks.few[nfe].objective == "flow":
+    if networks.objective == "flow":
         return f"{_of_tuned_flow(nfe)}, uniform times, with the fine-tuned generator"
-    return f"none; the network of the objective {networks.few[nfe].objective} makes {nfe} evaluation{'s' * (nfe > 1)}"
+    return f"none; the network of the objective {networks.objective} makes {nfe} evaluation{'s' * (nfe > 1)}"
 
 
 def moments_sampler_of(networks: Trained, *, deterministic: bool = False) -> Sampler:

@@ -21,7 +21,7 @@ from wsdcast.warmstart.times import uniform
 from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.networks import generator_model
 from wsdcast.weather.samplers import few_sampler
-from wsdcast.weather.trained import FewEvaluations, Trained, trained
+from wsdcast.weather.trained import Trained, trained
 from wsdcast.weather.training.stage import Priors, Stage, random_of, seed_torch
 from wsdcast.weather.weights import generator_weights
 
@@ -34,7 +34,7 @@ def train_few_steps(stage: Stage, priors: Priors | None) -> None:
     recipe, settings, objective = stage.recipe, stage.recipe.few_steps, stage.recipe.generator.objective
     if stage.is_current(FEW_STEPS):
         return
-    flow = trained(recipe, stage.directory, stage.record, stage.given, recipe.networks[: recipe.networks.index(FEW_STEPS)])
+    flow = trained(recipe, stage.directory, stage.record, stage.given, after=())
     # Frozen networks are evaluated in each step too: four evaluations of the teacher take longer than the training of the student.
     for frozen, is_used in ((flow.generator, objective == "distil"), (flow.moments, priors is None)):
         if settings.compile and is_used and isinstance(frozen, nn.Module):
@@ -54,7 +54,7 @@ def train_few_steps(stage: Stage, priors: Priors | None) -> None:
     flow_batches = flow_batches_of(pairs_of(stage.samples), stage.samples.shape, random, prior_of, recipe.generator.times)
 
     def scores(network: UNet) -> dict[str, float]:
-        sampler = few_sampler(flow, FewEvaluations(network, objective), recipe.few_numbers[0])
+        sampler = few_sampler(flow, network, recipe.few_numbers[0])
         return ensemble_scores(sampler, stage.validation_samples, area_weights(stage.record))
 
     if objective == "distil":

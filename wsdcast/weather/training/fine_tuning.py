@@ -10,7 +10,7 @@ from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import to_device
 from wsdcast.runs.devices import compiled
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import FINE_TUNED
+from wsdcast.runs.names import FEW_STEPS, FINE_TUNED
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.training.state import Training
 from wsdcast.training.validation import ensemble_scores
@@ -18,7 +18,7 @@ from wsdcast.warmstart.prior import PRIOR_MAKERS
 from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.samplers import few_sampler
 from wsdcast.weather.samples import Samples
-from wsdcast.weather.trained import FewEvaluations, trained
+from wsdcast.weather.trained import trained
 from wsdcast.weather.training.rollouts import RolloutBatch, rollout_batches_of, rollout_loss
 from wsdcast.weather.training.stage import Stage, random_of
 from wsdcast.weather.weights import loss_of_ensembles
@@ -43,9 +43,8 @@ def fine_tune(stage: Stage) -> None:
     if stage.is_current(FINE_TUNED):
         return
     samples = samples_of_rollouts(stage)
-    before = recipe.networks[: recipe.networks.index(FINE_TUNED)]
-    networks = trained(recipe, stage.directory, stage.record, stage.given, before)
-    last = networks.few[settings.nfe].network if settings.nfe in networks.few else networks.generator
+    networks = trained(recipe, stage.directory, stage.record, stage.given, after=[FEW_STEPS])
+    last = networks.few.get(settings.nfe, networks.generator)
     make_prior, moments = PRIOR_MAKERS[recipe.generator.prior], networks.moments
     # The prior of a later step depends on the states before it, so that gradients go through the moments too. Their network stays frozen.
     networks = replace(networks, prior_of=lambda context: make_prior(*moments(context)))
@@ -60,7 +59,7 @@ def fine_tune(stage: Stage) -> None:
     loss = loss_of_ensembles(recipe, stage.record)
 
     def sampler_of(network: UNet) -> Sampler:
-        return few_sampler(networks, FewEvaluations(network, recipe.generator.objective), settings.nfe)
+        return few_sampler(networks, network, settings.nfe)
 
     def loss_of(network: UNet, batch: RolloutBatch) -> Tensor:
         return rollout_loss(sampler_of(network), batch, loss, settings.gradients)
