@@ -11,6 +11,7 @@ from torch import Tensor
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.training.loop import BatchOf
 from wsdcast.warmstart.crps import MEMBERS, EnsembleLoss
+from wsdcast.weather.forecast.autoregression import forecast
 from wsdcast.weather.samples import Samples
 
 
@@ -60,13 +61,12 @@ def rollout_loss(sampler: Sampler, batch: RolloutBatch, loss: EnsembleLoss, grad
         gradients: ``last``: the loss is that of the last step, which trains that step alone; ``all``: it is the mean over all steps, and
             its gradient goes through all of them.
     """
-    states = [state.repeat(MEMBERS, 1, 1, 1) for state in batch.states]
-    losses = []
-    for step, (forcings, truth, noise) in enumerate(zip(batch.forcings, batch.truth, batch.noise, strict=True), start=1):
+    states, forcings = ([fields.repeat(MEMBERS, 1, 1, 1) for fields in each] for each in (batch.states, batch.forcings))
+    rollout, losses = forecast(sampler, states, batch.noise.flatten(1, 2), forcings), []
+    for step, truth in enumerate(batch.truth, start=1):
         is_trained = gradients == "all" or step == len(batch.truth)
         with torch.set_grad_enabled(is_trained):
-            state = sampler(torch.cat([*states, forcings.repeat(MEMBERS, 1, 1, 1)], dim=1), noise.flatten(0, 1))
+            state = next(rollout)
         if is_trained:
             losses.append(loss(state.unflatten(0, (MEMBERS, -1)), truth))
-        states = [state, *states[:-1]]
     return torch.stack(losses).mean()
