@@ -109,7 +109,7 @@ def _trained_priors(stage: Stage) -> Priors | None:
     recipe, record, directory, make_prior = stage.recipe, stage.record, stage.directory, PRIOR_MAKERS[stage.recipe.generator.prior]
     if recipe.generator.reads_frozen_moments:
         train_moments(stage)
-        moments = load_network(untrained_moments(recipe, record, stage.samples), directory / MOMENTS)
+        moments = load_network(untrained_moments(stage), directory / MOMENTS)
         # The summary shows both splits: a moments model that overfits is overconfident on validation samples.
         for split, label in ((stage.samples, "training"), (stage.validation_samples, "validation")):
             if len(split):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,7 @@ from wsdcast.nets.weights import to_device
 from wsdcast.runs.names import GENERATOR
 from wsdcast.sampling.samplers import direct_sampler
 from wsdcast.training.batches import EnsembleBatch, FlowBatch, ensemble_batches_of, flow_batches_of, pairs_of
+from wsdcast.training.fitting import Plan
 from wsdcast.training.state import Training
 from wsdcast.training.validation import ensemble_scores, flow_scores, moments_scores
 from wsdcast.warmstart.crps import direct_sample
@@ -27,21 +30,25 @@ def train_generator(stage: Stage, priors: Priors | None) -> None:
     """Train p'_theta as the recipe's objective says, unless it is current. Without ``priors`` the moments network is trained with it."""
     if stage.is_current(GENERATOR):
         return
+    recipe = stage.recipe
+    seed_torch(recipe, GENERATOR)
+    network: nn.Module = generator_model(recipe.generator, stage.sizes, noise=recipe.crps.noise)
+    random = random_of(recipe, GENERATOR)
     if priors is None:
-        _train_both(stage)
-    elif stage.recipe.generator.objective == "crps":
-        _train_on_crps(stage, priors)
+        network = nn.ModuleDict({"moments": moments_model(recipe.moments, stage.sizes), "generator": network})
+        plan = _plan_of_both(stage, random)
+    elif recipe.generator.objective == "crps":
+        plan = _plan_of_crps(stage, priors, random)
     else:
-        _train_flow(stage, priors)
+        plan = _plan_of_flow(stage, priors, random)
+    stage.fit_and_write(GENERATOR, Training.of(to_device(network, recipe.generator.channels_last), random), plan)
 
 
-def _train_flow(stage: Stage, priors: Priors) -> None:
-    """Train the generator by flow matching (Algorithm 1)."""
+def _plan_of_flow(stage: Stage, priors: Priors, random: torch.Generator) -> Plan[Any, Any]:
+    """The generator by flow matching (Algorithm 1)."""
     settings, samples = stage.recipe.generator, stage.samples
     path, weight = weather_path(settings, stage.record.grid), LOSS_WEIGHTS[settings.loss_weight]
     of_channels = generator_weights(stage.recipe, stage.record)
-    seed_torch(stage.recipe, GENERATOR)
-    network, random = _untrained(stage), random_of(stage.recipe, GENERATOR)
 
     def loss_of(network: UNet, batch: FlowBatch) -> Tensor:
         assert batch.prior is not None
@@ -50,21 +57,16 @@ def _train_flow(stage: Stage, priors: Priors) -> None:
     def scores(network: UNet) -> dict[str, float]:
         return flow_scores(network, priors.of_context, stage.validation_samples, path)
 
-    training = Training.of(to_device(network, settings.channels_last), random)
     batches = flow_batches_of(pairs_of(samples), samples.shape, random, priors.of_samples, settings.times)
-    stage.fit_and_write(GENERATOR, training, stage.plan(batches, loss_of, len(samples), settings, scores))
+    return stage.plan(batches, loss_of, len(samples), settings, scores)
 
 
-def _train_both(stage: Stage) -> None:
-    """Train the generator and the moments network at the same time (section 2.4, appendix E)."""
+def _plan_of_both(stage: Stage, random: torch.Generator) -> Plan[Any, Any]:
+    """The generator and the moments network at the same time (section 2.4, appendix E)."""
     recipe, settings, samples = stage.recipe, stage.recipe.generator, stage.samples
     path, weight = weather_path(settings, stage.record.grid), LOSS_WEIGHTS[settings.loss_weight]
     make_prior = PRIOR_MAKERS[settings.prior]
     of_channels = generator_weights(recipe, stage.record), moments_weights(recipe, stage.record)
-    seed_torch(recipe, GENERATOR)
-    generator, random = _untrained(stage), random_of(recipe, GENERATOR)
-    moments = moments_model(recipe.moments, stage.sizes)
-    networks = nn.ModuleDict({"moments": moments, "generator": generator})
 
     def loss_of(networks: nn.ModuleDict, batch: FlowBatch) -> Tensor:
         options = settings.moments == "end-to-end", settings.moments_weight
@@ -75,17 +77,14 @@ def _train_both(stage: Stage) -> None:
         flow = flow_scores(networks["generator"], warm_start(networks["moments"], make_prior), stage.validation_samples, path)
         return flow | moments_scores(networks["moments"], stage.validation_samples, area_weights(stage.record))
 
-    training = Training.of(to_device(networks, settings.channels_last), random)
     batches = flow_batches_of(pairs_of(samples), samples.shape, random, None, settings.times)
-    stage.fit_and_write(GENERATOR, training, stage.plan(batches, loss_of, len(samples), settings, scores))
+    return stage.plan(batches, loss_of, len(samples), settings, scores)
 
 
-def _train_on_crps(stage: Stage, priors: Priors) -> None:
-    """Train the generator on the CRPS of two members, without a flow (:mod:`wsdcast.warmstart.crps`)."""
-    settings, samples = stage.recipe.generator, stage.samples
-    seed_torch(stage.recipe, GENERATOR)
-    network, random = _untrained(stage), random_of(stage.recipe, GENERATOR)
-    loss, noise_fields = loss_of_ensembles(stage.recipe, stage.record), noise_fields_of(stage.recipe, stage.record)
+def _plan_of_crps(stage: Stage, priors: Priors, random: torch.Generator) -> Plan[Any, Any]:
+    """The generator on the CRPS of two members, without a flow (:mod:`wsdcast.warmstart.crps`)."""
+    samples, loss = stage.samples, loss_of_ensembles(stage.recipe, stage.record)
+    noise_fields = noise_fields_of(stage.recipe, stage.record)
 
     def loss_of(network: UNet, batch: EnsembleBatch) -> Tensor:
         # All members in one evaluation.
@@ -97,10 +96,5 @@ def _train_on_crps(stage: Stage, priors: Priors) -> None:
         sampler = direct_sampler(network, priors.of_context, noise_fields)
         return ensemble_scores(sampler, stage.validation_samples, area_weights(stage.record))
 
-    training = Training.of(to_device(network, settings.channels_last), random)
     batches = ensemble_batches_of(pairs_of(samples), samples.shape, random, priors.of_samples)
-    stage.fit_and_write(GENERATOR, training, stage.plan(batches, loss_of, len(samples), settings, scores))
-
-
-def _untrained(stage: Stage) -> UNet:
-    return generator_model(stage.recipe.generator, stage.sizes, noise=stage.recipe.crps.noise)
+    return stage.plan(batches, loss_of, len(samples), stage.recipe.generator, scores)

@@ -9,7 +9,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from wsdcast.data.store.analysis import Analysis
 from wsdcast.nets.weights import WEIGHTS, load_network, save_networks, size_in_words, to_device
 from wsdcast.runs import processes
 from wsdcast.runs.artefact import is_current, make_stamp
@@ -23,7 +22,7 @@ from wsdcast.training.state import Training
 from wsdcast.training.validation import moments_scores
 from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
 from wsdcast.weather.forcings import area_weights
-from wsdcast.weather.networks import moments_model, sizes_of
+from wsdcast.weather.networks import moments_model
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import Samples
 from wsdcast.weather.training.stage import Stage, seed_torch
@@ -57,7 +56,7 @@ def train_moments(stage: Stage) -> None:
         networks: dict[str, MomentsModel] = {}
         for name, network_samples in samples_by_name.items():
             seed_torch(recipe, MOMENTS)
-            network = untrained_moments(recipe, record, samples)
+            network = untrained_moments(stage)
             training = Training.of(to_device(network, recipe.moments.channels_last), torch.Generator())
             plan = stage.plan(pairs_of(network_samples), loss_of, len(network_samples), recipe.moments, scores)
             label = MOMENTS if name == WEIGHTS else f"{MOMENTS}, {name}"
@@ -91,14 +90,14 @@ def predict_moments(stage: Stage) -> None:
     Therefore, with folds, each sample is predicted by the network that has not seen it. Without folds, dropout stays on: the errors are
     then about as large as on new samples, at no cost (docs/results/gfs.md).
     """
-    recipe, directory, record, samples, summary = stage.recipe, stage.directory, stage.record, stage.samples, stage.summary
+    recipe, directory, samples, summary = stage.recipe, stage.directory, stage.samples, stage.summary
     if processes.decided(lambda: is_current(recipe, directory, PREDICTIONS, True)):  # others are replaced: they can be made again
         return
     seed_torch(recipe, MOMENTS)
     folds_by_name = _folds(recipe, samples) or {WEIGHTS: (torch.arange(0), torch.arange(len(samples)))}
     begin = time.perf_counter()
     predictors: Predictors = [
-        (load_network(untrained_moments(recipe, record, samples), directory / MOMENTS, name).train(not recipe.moments.folds), inside)
+        (load_network(untrained_moments(stage), directory / MOMENTS, name).train(not recipe.moments.folds), inside)
         for name, (_, inside) in folds_by_name.items()
     ]
     stamp = make_stamp(recipe, directory, PREDICTIONS)
@@ -114,9 +113,9 @@ def predict_moments(stage: Stage) -> None:
         )
 
 
-def untrained_moments(recipe: Recipe, record: Analysis, samples: Samples) -> MomentsModel:
+def untrained_moments(stage: Stage) -> MomentsModel:
     """An untrained h_phi on the device."""
-    return to_device(moments_model(recipe.moments, sizes_of(record, samples.forcings)))
+    return to_device(moments_model(stage.recipe.moments, stage.sizes))
 
 
 def _folds(recipe: Recipe, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:
