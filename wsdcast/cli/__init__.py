@@ -9,7 +9,7 @@ import typer
 from wsdcast.cli.command import app
 
 # Each of these modules adds its commands to the application. The help lists them in this order.
-from wsdcast.cli import weather, verify, forecast, forecast_page, products, study, inpaint, bench  # noqa: F401  # isort: skip
+from wsdcast.cli import weather, verify, forecast, products, study, inpaint, bench  # noqa: F401  # isort: skip
 
 __all__ = ["app"]
 

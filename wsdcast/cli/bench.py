@@ -17,7 +17,7 @@ bench_command = partial(command, group=bench, print_result=show_benchmark)
 
 
 @bench_command
-def prepare_(
+def prepare(
     years: Annotated[
         float, typer.Option(min=0.01, max=200, help="Length of the generated record of a quarter of a degree, 6-hourly.")
     ] = 0.25,
@@ -29,7 +29,7 @@ def prepare_(
 
 
 @bench_command
-def train_(
+def train(
     recipe: Annotated[str, typer.Option(help="Recipe whose grid and generator are taken.")] = "planet",
     override: OverrideOption = None,
 ) -> object:
@@ -40,7 +40,7 @@ def train_(
 
 
 @bench_command
-def rollout_(
+def rollout(
     recipe: Annotated[str, typer.Option(help="Recipe whose grid and networks are taken.")] = "planet",
     override: OverrideOption = None,
     members: MembersOption = None,
@@ -55,7 +55,7 @@ def rollout_(
 
 
 @bench_command
-def score_() -> object:
+def score() -> object:
     """Time the scoring of a forecast, compared with reading it, and CRPS, compared with other libraries."""
     from wsdcast.bench.score import bench_score
 

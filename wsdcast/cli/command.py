@@ -80,7 +80,7 @@ def command(
         for name, option in (("json", JsonOption), ("debug", DebugOption))
     )
     guarded.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *further])  # type: ignore[attr-defined]
-    group.command(function.__name__.strip("_").replace("_", "-"))(guarded)
+    group.command(function.__name__.replace("_", "-"))(guarded)
     return function
 
 
