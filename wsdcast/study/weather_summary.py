@@ -65,18 +65,19 @@ def combine(parts: list[Part], shares: Mapping[str, float]) -> xr.Dataset:
     one_step = _stacked(parts, keys, "one step")
     assert one_step is not None
     one_step = one_step.isel(prediction_timedelta=0, drop=True)
-    by_seed, draws = _metrics(one_step.mean("time")), _draws(one_step)
+    by_seed, draws = _metrics(one_step.mean("time")), _draws(one_step, STEP)
     study = study.merge(_scores(one_step, by_seed, draws, "_6h", len(keys)))
     about = {"long_name": "the best solver, grid and warmth of its prior and number of evaluations by scores on the validation split"}
     study["best"] = ("setting", np.isin(np.arange(len(keys)), _chosen(study)), about)
     study.attrs["chosen_on"] = "the validation split" if validation is not None else "nothing: there is no validation split"
     study = study.merge(_all_gains(study, by_seed, draws, "_6h"))
-    study.attrs["intervals"] = f"one step: {blocks_in_words(one_step['time'].values, _longest_lead(one_step))}"
+    study.attrs["intervals"] = f"one step: {blocks_in_words(one_step['time'].values, STEP)}"
     if (forecasts := _stacked(parts, keys, "forecast")) is not None:
-        by_seed, draws = _metrics(forecasts.mean("time")), _draws(forecasts)
+        longest = forecasts["prediction_timedelta"].values.max()
+        by_seed, draws = _metrics(forecasts.mean("time")), _draws(forecasts, longest)
         study = study.merge(_scores(forecasts, by_seed, draws, "", len(keys)))
         study = study.merge(_all_gains(study, by_seed, draws, ""))
-        study.attrs["intervals"] += f"; forecasts: {blocks_in_words(forecasts['time'].values, _longest_lead(forecasts))}"
+        study.attrs["intervals"] += f"; forecasts: {blocks_in_words(forecasts['time'].values, longest)}"
     return study
 
 
@@ -111,16 +112,11 @@ def _metrics(mean: xr.Dataset) -> xr.Dataset:
     return metrics(mean).merge(kinetic_energy_metrics(mean).sel(part="total", drop=True))
 
 
-def _draws(sums: xr.Dataset) -> xr.Dataset:
+def _draws(sums: xr.Dataset, longest_lead: np.timedelta64) -> xr.Dataset:
     """Metrics of bootstrap samples, (draw, setting, seed, ...)."""
-    weights = block_weights(sums["time"].values, _longest_lead(sums))
+    weights = block_weights(sums["time"].values, longest_lead)
     sums = sums.drop_vars(["rank_histogram", "variogram_score"], errors="ignore")  # they have no intervals, and many values
     return _metrics(resampled(sums, weights))
-
-
-def _longest_lead(sums: xr.Dataset) -> np.timedelta64:
-    """The longest lead time of statistics; one step if they have no dimension for it."""
-    return sums["prediction_timedelta"].values.max() if "prediction_timedelta" in sums.dims else STEP
 
 
 def _scores(sums: xr.Dataset, by_seed: xr.Dataset, draws: xr.Dataset | None, suffix: str, settings: int) -> xr.Dataset:

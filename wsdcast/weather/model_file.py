@@ -48,7 +48,6 @@ class ModelFile:
         digest: SHA-256 of its ``SHA256SUMS``, in hexadecimal.
         recipe: the recipe that the model was trained with.
         card: the model card, in Markdown.
-        facts: version, data, period and training of the model, as in ``model.json``.
         record: a record without states: the grid, normalisation, packing, splits and static fields of the model.
         weights: the content of the weights file of each artefact.
     """
@@ -57,7 +56,6 @@ class ModelFile:
     digest: str
     recipe: Recipe
     card: str
-    facts: dict[str, Any]
     record: Analysis
     weights: Mapping[str, bytes]
 
@@ -156,8 +154,7 @@ def read_model(path: str | Path) -> ModelFile:
         raise UserError(f"{path}: not a model file that this version can read ({type(error).__name__}: {error})") from None
     weights = {name.removesuffix(".safetensors"): content for name, content in entries.items() if name.endswith(".safetensors")}
     digest = hashlib.sha256(entries[SUMS]).hexdigest()
-    facts = {key: value for key, value in model.items() if key != "recipe"}
-    return ModelFile(path, digest, recipe, entries[MODEL_CARD].decode(errors="replace"), facts, record, weights)
+    return ModelFile(path, digest, recipe, entries[MODEL_CARD].decode(errors="replace"), record, weights)
 
 
 def _require_known(path: Path, names: tuple[str, ...]) -> None:

@@ -192,14 +192,14 @@ ARTEFACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     PREDICTIONS: (("data", "seed", "forcings", "moments"), (MOMENTS,)),
     GENERATOR: (("data", "seed", "forcings", "moments", "generator"), (ANALYSIS,)),
     FEW_STEPS: (("data", "seed", "forcings", "moments", "generator"), (GENERATOR,)),
-    FINE_TUNED: (("data", "seed", "forcings", "moments", "generator"), (GENERATOR,)),
-    FORECAST: (("data", "seed", "forcings", "moments", "generator", "rollout"), (GENERATOR,)),
+    FINE_TUNED: (("data", "seed", "forcings", "moments", "generator"), ()),
+    FORECAST: (("data", "seed", "forcings", "moments", "generator", "rollout"), ()),
     MOMENTS_FORECAST: (("data", "seed", "forcings", "moments", "rollout"), (MOMENTS,)),
     SCORES: (("data", "seed", "forcings", "moments", "generator", "rollout"), (FORECAST,)),
     STUDY: (("data", "forcings", "moments", "generator", "score"), (ANALYSIS,)),
 }
 """For each artefact, the sections of a recipe that it depends on and the artefacts that it is made from. The objective of the generator may
-add to both."""
+add sections (:meth:`Recipe.parts`). A fine-tuned network and a forecast are made from the last network (:meth:`Recipe.upstream`)."""
 FORECASTS = (FORECAST, SCORES, STUDY)
 """Artefacts that depend on all networks."""
 

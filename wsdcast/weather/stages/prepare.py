@@ -224,9 +224,8 @@ def _attributes(recipe: Recipe, directory: Path, files: str, times: Times, finis
         else:
             attributes["source"] = f"{before['source']}, then {data.source}"
         parts = {key: before[key] for key in ("validation_from", "test_from")}
-        begins = np.datetime64(parts["validation_from"])
-        grown = (times < begins).sum() > (finished.times < begins).sum()
-        stale = bool(before["statistics_are_stale"] or grown or any(attributes[key] != parts[key] for key in parts))
+        # The training split itself cannot grow: the finished store has a test split, and new times are later.
+        stale = bool(before["statistics_are_stale"] or any(attributes[key] != parts[key] for key in parts))
         if not recompute:
             attributes |= parts | {"normalisation": before["normalisation"], "statistics_are_stale": stale}
         elif stale:
