@@ -324,6 +324,7 @@ def test_a_digest_that_does_not_agree_is_refused(trained, tmp_path):
         ({"format": FORMAT + 1}, "written by a newer version"),
         ({"variables": [*DEFAULT, "2m_temperature"]}, "a model of .*2m_temperature"),
         ({"recipe": {"name": "tiny", "generator": {"unknown": 1}}}, ".*unknown"),
+        ({"recipe": {"name": "tiny", "data": {"variables": ["fog"]}}, "variables": ["fog"]}, "data.variables: no variable 'fog'"),
         ({"recipe": []}, "not a model file that this version can read"),
         ({"format": "new"}, "not a model file that this version can read"),
     ],

@@ -26,7 +26,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.states import PackedStates
 from wsdcast.data.store.zarr_store import Packing, wind_packing
-from wsdcast.data.variables import DEFAULT, name_and_level
+from wsdcast.data.variables import DEFAULT
 from wsdcast.nets.weights import WEIGHTS, loaded
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MODEL_CARD
@@ -125,15 +125,14 @@ def read_model(path: str | Path) -> ModelFile:
         model = json.loads(entries[MODEL])
         if model["format"] > FORMAT:
             raise UserError(f"{path}: written by a newer version of wsdcast (format {model['format']}, here {FORMAT}); update wsdcast")
+        recipe = checked(with_new_names(model["recipe"]), f"recipe of {path}", Recipe)
         variables, further = tuple(model["variables"]), tuple(model.get("forcing_variables", ()))
         names = (*variables, *further)
-        _require_known(path, names)
         fields = load_arrays(entries[FIELDS])
         for name in {"mean", "std", "difference_std", "scale", "offset"} & set(fields):
             if fields[name].shape != (len(names),) or fields[name].dtype != np.float32:
                 raise UserError(f"{path}: a model of {', '.join(names)}, with {name} {fields[name].dtype} {fields[name].shape}")
         packing = wind_packing(len(names)) if names == DEFAULT else Packing(fields.pop("scale"), fields.pop("offset"))
-        recipe = checked(with_new_names(model["recipe"]), f"recipe of {path}", Recipe)
         record = Analysis(
             states=PackedStates(np.empty((0, len(names), fields["latitude"].size, fields["longitude"].size), np.int16), packing),
             times=np.empty(0, "datetime64[ns]"),
@@ -155,12 +154,3 @@ def read_model(path: str | Path) -> ModelFile:
     weights = {name.removesuffix(".safetensors"): content for name, content in entries.items() if name.endswith(".safetensors")}
     digest = hashlib.sha256(entries[SUMS]).hexdigest()
     return ModelFile(path, digest, recipe, entries[MODEL_CARD].decode(errors="replace"), record, weights)
-
-
-def _require_known(path: Path, names: tuple[str, ...]) -> None:
-    """Raise a UserError unless this version knows the variables of a model."""
-    try:
-        for name in names:
-            name_and_level(name)
-    except UserError as error:
-        raise UserError(f"{path}: a model of {', '.join(names)}; {error}") from None
