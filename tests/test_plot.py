@@ -176,6 +176,13 @@ def test_an_unknown_figure_is_named_with_the_known_ones(finished_run):
         wsdcast.plot("curve", run=finished_run)
 
 
+def test_networks_whose_moments_are_a_model_of_the_user_are_not_drawn(tmp_path):
+    """The message asked for an argument that the function does not have."""
+    recipe = wsdcast.load_recipe("planet").changed(generator__prior="given")
+    with pytest.raises(UserError, match="tails of the prior given cannot be drawn: its moments are a model of yours"):
+        wsdcast.plot("tails", recipe, tmp_path)
+
+
 def test_a_directory_is_not_replaced(finished_run, tmp_path):
     (tmp_path / "a.png").mkdir()
     assert "is a directory" in refused("plot", "curves", "--run", str(finished_run), "--out", str(tmp_path / "a.png"))

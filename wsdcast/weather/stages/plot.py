@@ -202,8 +202,10 @@ def _of_networks(figure: str, recipe: Recipe, directory: Path, summary: Summary)
     """A figure of samples of the test split and the prior: ``tails``, or ``targets`` of the path blur-noise.
 
     Raises:
-        UserError: if no networks are trained, or the test split has no sample.
+        UserError: if no networks are trained, their moments are a user's model, or the test split has no sample.
     """
+    if recipe.generator.prior == "given":
+        raise UserError(f"{figure} of the prior given cannot be drawn: its moments are a model of yours, which is in no file")
     record = open_analysis(require(recipe, directory, ANALYSIS, "prepare"), past_states=recipe.forcings.past_states)
     networks = trained(recipe, directory, record)
     (samples,) = samples_of(record, networks.forcings, "test")
