@@ -38,7 +38,7 @@ BREAKS = [
         "solvers",
     ),
     ("warmstart/dpm.py", "integrals = [-math.expm1(-length)]", "integrals = [math.expm1(length)]", "solvers"),
-    ("warmstart/moments.py", "(std * calibration).clamp(MINIMUM_STD, self.maximum_std)\n", "std * calibration\n", "starts"),
+    ("warmstart/moments.py", "(std * calibration).clamp(min=lowest).clamp(max=self.maximum_std)\n", "std * calibration\n", "starts"),
     ("nets/sphere.py", "half = x.shape[-1] // 2\n", "half = x.shape[-1] // 2 + 1\n", "unet"),
     ("nets/unet.py", "hidden = hidden * (1 + scale) + shift", "hidden = hidden * scale + shift", "unet training"),
     ("weather/training/generator.py", "draws, path, weight, of_channels)", "draws, path, weight, None)", "training_runs"),

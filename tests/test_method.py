@@ -120,6 +120,19 @@ def test_predicted_std_is_clipped(raw, expected):
     assert std.item() == pytest.approx(expected)
 
 
+def test_each_channel_has_its_own_lowest_std():
+    """The gradient of each leads back from its own bound."""
+    raws = torch.tensor([-50.0, -50.0, -5.0]).reshape(1, 3, 1).requires_grad_()
+    model = MomentsModel(lambda context: torch.cat([torch.zeros(1, 3, 1), raws], dim=1), 3, minimum_std=(0.01, 0.002, 0.002))
+    _, std = model(torch.zeros(1, 3, 1))
+    between = math.log1p(math.exp(-5 - 1.5))
+    assert 0.001 < between < 0.002
+    torch.testing.assert_close(std, torch.tensor([0.01, 0.002, 0.002]).reshape(1, 3, 1), rtol=1e-6, atol=0)
+    (gradient,) = torch.autograd.grad(-std.sum(), raws)
+    torch.testing.assert_close(gradient, -torch.sigmoid(raws.detach() - 1.5))
+    assert "minimum_std" not in model.state_dict()  # weights of older versions can be loaded
+
+
 def test_moments_loss_is_minimal_at_the_true_moments(random):
     target = 0.3 + 2.0 * torch.randn(4000, 1, 1, 1, generator=random)
 

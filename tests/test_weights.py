@@ -15,7 +15,9 @@ from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 from wsdcast.warmstart.crps import ensemble_loss
-from wsdcast.weather.climate import zonal_amplitude
+from wsdcast.weather.climate import minimum_std, zonal_amplitude
+from wsdcast.weather.forcings import forcings_of
+from wsdcast.weather.networks import moments_model, sizes_of
 from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.weights import channel_weights, generator_weights, loss_of_ensembles
 
@@ -71,6 +73,24 @@ def test_the_loss_of_ensembles_has_the_changes_of_the_record_and_the_settings_of
     expected = ensemble_loss(weights, scale[:, None, None], zonal_amplitude(record), 0.9, 0.3)
     *members, truth = torch.randn(3, 4, 5, 8, 16, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(loss_of_ensembles(recipe, record)(torch.stack(members), truth), expected(torch.stack(members), truth))
+
+
+def test_a_variable_that_hardly_changes_may_have_a_smaller_std(recipe, record):
+    """The paper's bound is 0.01 of all values. Where they change by less than 0.4 of their deviation in 6 h, it is a fortieth of that."""
+    shares = np.array([0.5, 0.4, 0.1, 0.0, np.nan, *np.ones(len(record.std) - 5)], dtype=np.float32)
+    slow = replace(record, difference_std=shares * record.std)
+    expected = (0.01, 0.01, 0.0025, 1e-4, 0.01)
+    assert minimum_std(slow) == pytest.approx(expected, rel=1e-6)
+    assert minimum_std(replace(record, difference_std=None)) == (0.01,) * 5
+    sizes = sizes_of(slow, forcings_of(slow, recipe.forcings, torch.device("cpu")))
+    model = moments_model(recipe.moments, sizes)
+    with torch.no_grad():
+        for parameter in model.network.last.parameters():
+            parameter.fill_(0)
+        model.network.last.bias[5:] = -50  # the raw standard deviations
+        _, std = model(torch.zeros(1, sizes.context, *record.grid.shape))
+    np.testing.assert_allclose(std.amax((0, 2, 3)), expected, rtol=1e-6)
+    np.testing.assert_allclose(std.amin((0, 2, 3)), expected, rtol=1e-6)
 
 
 def test_levels_of_one_variable_are_weighted_by_pressure(prepared):

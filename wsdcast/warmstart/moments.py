@@ -9,6 +9,7 @@ The paper predicts the standard deviation at each point. Other methods start fro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from wsdcast.warmstart.prior import InformedPrior, Moments
 
 MINIMUM_STD = 0.01
-"""The lower bound of the predicted standard deviation (appendix B), in the units of the normalised data that the networks see."""
+"""The lower bound of the predicted standard deviation (appendix B), in the units of the normalised data that the networks see. The paper
+has it for 10 m wind; a channel that hardly changes from one state to the next needs a lower one (:class:`MomentsModel`)."""
 
 MAXIMUM_STD = 1.0
 """The upper bound, in the same units: the standard deviation of all values of a channel is 1, or less for images. The paper has no upper
@@ -51,20 +53,20 @@ class _Bounded(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(values: Tensor, lowest: float, highest: float) -> Tensor:
-        return values.clamp(lowest, highest)
+    def forward(values: Tensor, lowest: Tensor, highest: float) -> Tensor:
+        return values.clamp(min=lowest).clamp(max=highest)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
         """Keep what the gradient needs."""
-        values, *ctx.bounds = inputs
-        ctx.save_for_backward(values)
+        values, lowest, ctx.highest = inputs
+        ctx.save_for_backward(values, lowest)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (values,), (lowest, highest) = ctx.saved_tensors, ctx.bounds
+        values, lowest = ctx.saved_tensors
         # An optimiser goes against the gradient.
-        leads_out = ((values > highest) & (gradient < 0)) | ((values < lowest) & (gradient > 0))
+        leads_out = ((values > ctx.highest) & (gradient < 0)) | ((values < lowest) & (gradient > 0))
         return gradient.masked_fill(leads_out, 0.0), None, None
 
 
@@ -79,7 +81,8 @@ class MomentsModel(nn.Module):
             otherwise to the mean alone, (batch, channels, ...).
         channels: channels of the target.
         maximum_std: the upper bound of the standard deviation; infinity for none, as in the paper.
-        std: where the standard deviation comes from. Every choice keeps the bounds :data:`MINIMUM_STD` and ``maximum_std``.
+        std: where the standard deviation comes from. Every choice keeps the bounds ``minimum_std`` and ``maximum_std``.
+        minimum_std: the lower bound of each channel, or one for all.
 
     Attributes:
         calibration: a factor of std for each channel, (channels,), 1 unless cross-fitting has set it.
@@ -87,7 +90,14 @@ class MomentsModel(nn.Module):
             Other choices have no such parameter.
     """
 
-    def __init__(self, network: nn.Module, channels: int, maximum_std: float = MAXIMUM_STD, std: Std = "point") -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        channels: int,
+        maximum_std: float = MAXIMUM_STD,
+        std: Std = "point",
+        minimum_std: Sequence[float] | float = MINIMUM_STD,
+    ) -> None:
         super().__init__()
         self.network = network
         self.channels = channels
@@ -97,6 +107,8 @@ class MomentsModel(nn.Module):
             self.levels = nn.Parameter(torch.zeros(1 if std == "channel" else 2, channels))
         self.calibration: Tensor
         self.register_buffer("calibration", torch.ones(channels))
+        self.minimum_std: Tensor
+        self.register_buffer("minimum_std", torch.as_tensor(minimum_std).expand(channels).clone(), persistent=False)
 
     def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation, each (batch, channels, ...).
@@ -111,10 +123,10 @@ class MomentsModel(nn.Module):
             raise ValueError(f"output of the moments network: shape {tuple(output.shape)} instead of {expected}")
         change, *raw = output.split(self.channels, dim=1)
         mean = change + context[:, : self.channels]
-        calibration = self.calibration.reshape(-1, *(1,) * (mean.dim() - 2))
-        std = _Bounded.apply(self._unbounded_std(change, *raw), MINIMUM_STD, self.maximum_std)
+        calibration, lowest = (value.to(mean).reshape(-1, *(1,) * (mean.dim() - 2)) for value in (self.calibration, self.minimum_std))
+        std = _Bounded.apply(self._unbounded_std(change, *raw), lowest, self.maximum_std)
         # The factor was measured on bounded numbers, so it comes after the bounds. Its product is bounded again.
-        std = (std * calibration).clamp(MINIMUM_STD, self.maximum_std)
+        std = (std * calibration).clamp(min=lowest).clamp(max=self.maximum_std)
         return mean, std
 
     def _unbounded_std(self, change: Tensor, *raw: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.nets.unet import UNet, unet_of
 from wsdcast.warmstart.crps import NOISE_NUMBERS
-from wsdcast.warmstart.moments import MomentsModel
+from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel
+from wsdcast.weather.climate import minimum_std
 from wsdcast.weather.forcings import ForcingFields
 from wsdcast.weather.network_sections import Generator, Moments
 from wsdcast.weather.noise_fields import FIELDS
@@ -22,12 +23,14 @@ class Sizes(NamedTuple):
         forcings: channels of forcings.
         channels: channels of a state.
         past_states: number of states that the networks read in addition to the state now.
+        minimum_std: lower bound of the predicted standard deviation of each channel, or of all, in normalised units.
     """
 
     includes_poles: bool
     forcings: int
     channels: int
     past_states: int
+    minimum_std: tuple[float, ...] | float = MINIMUM_STD
 
     @property
     def context(self) -> int:
@@ -37,13 +40,13 @@ class Sizes(NamedTuple):
 
 def sizes_of(record: Analysis, forcings: ForcingFields) -> Sizes:
     """The sizes of the networks for a record and its forcings."""
-    return Sizes(record.grid.includes_poles, forcings.channels, len(record.variables), record.past_states)
+    return Sizes(record.grid.includes_poles, forcings.channels, len(record.variables), record.past_states, minimum_std(record))
 
 
 def moments_model(network: Moments, sizes: Sizes) -> MomentsModel:
     """An untrained h_phi. Its mean is persistence of the state now."""
     body = unet_of(network, sizes.context, network.fields * sizes.channels, includes_poles=sizes.includes_poles)
-    return MomentsModel(body, sizes.channels, maximum_std=network.highest_std, std=network.std)
+    return MomentsModel(body, sizes.channels, network.highest_std, network.std, sizes.minimum_std)
 
 
 def generator_model(network: Generator, sizes: Sizes, *, few_steps: bool = False, noise: NoiseInput = "numbers") -> UNet:
