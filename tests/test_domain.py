@@ -210,12 +210,6 @@ def test_the_part_is_found_where_each_second_valid_time_has_truth(tmp_path, monk
     assert opened_scores(tmp_path / "run").attrs["share_of_globe"] == pytest.approx(SHARE)
 
 
-def test_complete_stores_have_no_note_on_their_part(truth, tmp_path):
-    summary = wsdcast.score_forecast(write(forecast_dataset(), tmp_path / "model.zarr"), truth, tmp_path / "run")
-    assert "scored on" not in summary.facts
-    assert "share_of_globe" not in opened_scores(tmp_path / "run").attrs
-
-
 def test_a_lost_chunk_stays_a_gap(truth, tmp_path):
     """Missing are half of the fields of one initial time, of one member of another, and all fields of a third."""
     for number, store in enumerate((forecast_dataset(), forecast_dataset().where(~LAND))):
@@ -247,17 +241,18 @@ def test_a_region_scores_like_the_globe_with_the_rest_masked(box, truth, tmp_pat
     rows, columns = BOXES[box]
     inside = np.zeros(GRID.shape, dtype=bool)
     inside[np.arange(GRID.shape[0])[rows, None], columns] = True
-    region = forecast_dataset().isel(latitude=rows, longitude=columns)
+    forecast = forecast_dataset().isel(time=slice(0, 2), prediction_timedelta=slice(0, 2))
+    region = forecast.isel(latitude=rows, longitude=columns)
     other_order = region.assign_coords(longitude=(region.longitude + 180) % 360 - 180).isel(latitude=slice(None, None, -1))
-    stores = {"whole": forecast_dataset().where(inside), "region": region, "other order": other_order}
-    for name, forecast in stores.items():
-        wsdcast.score_forecast(write(forecast, tmp_path / name / "model.zarr"), truth, tmp_path / name)
+    stores = {"whole": forecast.where(inside), "region": region, "other order": other_order}
+    for name, store in stores.items():
+        wsdcast.score_forecast(write(store, tmp_path / name / "model.zarr"), truth, tmp_path / name)
     whole, *regions = (opened_scores(tmp_path / name) for name in stores)
     for scores in regions:
         xr.testing.assert_identical(scores.drop_attrs(), whole.drop_attrs())
         assert scores.attrs["share_of_globe"] == pytest.approx(float((GRID.area_weights[:, None] * inside).mean()))
     crps = whole["crps_fair"].isel(forecast=0).sel(variable="both", region="globe")
-    assert float(crps[1]) == pytest.approx(expected(inside, 1), rel=1e-5)
+    assert float(crps[1]) == pytest.approx(expected(inside, 1, starts=slice(0, 2)), rel=1e-5)
 
 
 def test_a_region_between_the_points_of_the_truth_is_refused(truth, tmp_path):
@@ -325,21 +320,20 @@ def test_misaligned_forecasts_of_a_part_are_refused_by_name(wrong, truth, tmp_pa
     assert wrong in refuses(write(store, tmp_path / "model.zarr"), "--truth", truth, "--run", tmp_path / "run")
 
 
-def test_scores_of_different_parts_are_not_compared(truth, tmp_path):
-    for number, store in enumerate((forecast_dataset(), forecast_dataset().where(~LAND))):
-        wsdcast.score_forecast(write(store, tmp_path / f"{number}.zarr"), truth, tmp_path / str(number))
-    assert "different parts of the globe" in refuses(tmp_path / "0", tmp_path / "1")
-    assert wsdcast.score_pair(tmp_path / "1", tmp_path / "1").scores[0]["difference"] == 0
-
-
-def test_the_page_and_the_terminal_name_the_scored_part(truth, tmp_path, monkeypatch):
+def test_scores_of_different_parts_are_not_compared(truth, tmp_path, monkeypatch):
+    """The whole globe has no note on its part. That of the other part is in the terminal and on the page."""
+    complete = wsdcast.score_forecast(write(forecast_dataset(), tmp_path / "whole.zarr"), truth, tmp_path / "whole")
+    assert "scored on" not in complete.facts
+    assert "share_of_globe" not in opened_scores(tmp_path / "whole").attrs
     monkeypatch.setattr(score_output, "write_report", write_report)
     store = write(forecast_dataset().where(~LAND), tmp_path / "model.zarr")
-    done = CliRunner().invoke(app, ["score", store, "--truth", truth, "--run", str(tmp_path / "run"), "--json"])
+    done = CliRunner().invoke(app, ["score", store, "--truth", truth, "--run", str(tmp_path / "part"), "--json"])
     words = json.loads(done.stdout)["facts"]["scored on"]
-    page = Path(tmp_path / "run/report.html").read_text()
+    page = Path(tmp_path / "part/report.html").read_text()
     assert f"<dt>scored on</dt><dd>{words}</dd>" in page
     assert "These scores have no spectra." in page
+    assert "different parts of the globe" in refuses(tmp_path / "whole", tmp_path / "part")
+    assert wsdcast.score_pair(tmp_path / "part", tmp_path / "part").scores[0]["difference"] == 0
 
 
 def test_maps_show_the_members_of_a_part():
