@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import scoringrules
 import xarray as xr
 from scipy.integrate import quad
 from scipy.stats import norm
+from without_numba import scoringrules
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.variables import DEFAULT

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scoringrules
 import xarray as xr
+from without_numba import scoringrules
 
 from wsdcast.images import scores
 from wsdcast.images.scores import drawn_metrics, metrics, radial_power, sample_statistics

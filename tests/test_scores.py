@@ -7,9 +7,9 @@ import itertools
 import numba
 import numpy as np
 import pytest
-import scoringrules
 import xarray as xr
 from numba.core.caching import CacheImpl
+from without_numba import scoringrules
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.variables import DEFAULT
