@@ -49,9 +49,8 @@ def climatology_by_hand(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(crps), np.array(error)
 
 
-@pytest.mark.parametrize("lost", [[7], [0, 1, 2, 30]])
-def test_a_past_state_with_a_gap_is_left_out_alone(lost, tmp_path):
-    true = truth_dataset()
+def test_past_states_with_gaps_are_left_out_alone(tmp_path):
+    true, lost = truth_dataset(), [0, 1, 2, 30]
     for number in lost:
         true[NAMES[0]][number, 3, 4] = np.nan
     summary, scores = scored(true, tmp_path)
@@ -66,10 +65,14 @@ def test_a_past_state_with_a_gap_is_left_out_alone(lost, tmp_path):
     np.testing.assert_allclose(by_forecast.sel(forecast="climatological mean"), error, rtol=1e-5)
 
 
-def test_a_baseline_without_values_is_left_out(tmp_path):
-    """If the truth has no states at the initial times, there is no persistence, and all other scores are unchanged."""
-    summary, scores = scored(truth_dataset().drop_sel(time=STARTS), tmp_path / "without")
-    _, whole = scored(truth_dataset(), tmp_path / "with")
+def test_a_baseline_without_values_is_left_out(tmp_path, monkeypatch):
+    """If the truth has no states at the initial times, there is no persistence, and all other scores are unchanged. The page says it."""
+    with monkeypatch.context() as patched:
+        patched.setattr(score_output, "write_report", write_report)
+        summary, scores = scored(truth_dataset().drop_sel(time=STARTS), tmp_path / "without")
+    assert f"<dt>left out</dt><dd>{summary.facts['left out']}</dd>" in (tmp_path / "without/run/report.html").read_text()
+    complete, whole = scored(truth_dataset(), tmp_path / "with")
+    assert "missing members" not in complete.facts
     assert list(scores["forecast"].values) == ["model", "climatology", "climatological mean"]
     assert summary.facts["climatology"].startswith(f"{PAST} past states as members")
     assert summary.facts["dropped"].startswith("5 of 18")  # a day after an initial time comes the next one
@@ -115,8 +118,8 @@ def test_missing_members_are_counted_and_leave_no_rank_histogram(tmp_path):
     np.testing.assert_allclose(ranks.mean("time"), scores["rank_histogram"].sel(forecast="model", variable=NAMES[0], region="globe"))
 
 
-@pytest.mark.parametrize("change", [lambda store: store, lambda store: store.where(LAND), lambda store: store.isel(number=[0])])
-def test_complete_masked_and_deterministic_forecasts_miss_no_member(tmp_path, change):
+@pytest.mark.parametrize("change", [lambda store: store.where(LAND), lambda store: store.isel(number=[0])])
+def test_masked_and_deterministic_forecasts_miss_no_member(tmp_path, change):
     summary, _ = scored(truth_dataset(), tmp_path, change(forecast_dataset()))
     assert "missing members" not in summary.facts
 
@@ -133,11 +136,3 @@ def test_a_forecast_or_truth_that_leaves_no_pairs_is_named(tmp_path):
     line = refuses(write(forecast_dataset(), tmp_path / "whole.zarr"), "--truth", early, "--run", tmp_path / "run")
     first, last = (np.datetime_as_string(time, "m") for time in (STARTS[0] + LEADS[0], STARTS[-1] + LEADS[-1]))
     assert f"early.zarr has no truth for any initial time and lead time of the forecast, whose valid times are {first} to {last}" in line
-
-
-def test_the_page_says_what_was_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(score_output, "write_report", write_report)
-    true = truth_dataset().drop_sel(time=STARTS)
-    true[NAMES[0]][7, 3, 4] = np.nan
-    summary, _ = scored(true, tmp_path)
-    assert f"<dt>left out</dt><dd>{summary.facts['left out']}</dd>" in (tmp_path / "run/report.html").read_text()

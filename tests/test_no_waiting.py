@@ -42,6 +42,10 @@ from wsdcast.weather.training.stage import Priors, Stage
 
 META, CPU = torch.device("meta"), torch.device("cpu")
 DROPOUT = {"moments__dropout": 0.1, "generator__dropout": 0.1}
+ONE_LEVEL = {"moments__widths": (8,), "generator__widths": (8,)}
+"""The networks of all trainings, as each operation takes long under the watch, except where a training names others."""
+TWO_LEVELS = {"moments__widths": (8, 8), "generator__widths": (8, 8)}
+RECOMPUTED = {"generator__attention": (1,), "generator__activation_checkpointing": True}
 DISTIL = {"generator__objective": "distil", "few_steps__begin": "scratch"}
 INPUTS = {
     "data__forcings": ("mean_sea_level_pressure",),
@@ -51,11 +55,11 @@ INPUTS = {
     "forcings__static": ("land_sea_mask",),
 }
 TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "moments": ("moments", DROPOUT),
+    "moments": ("moments", DROPOUT | TWO_LEVELS),
     "moments, fixed std": ("moments", {"moments__std": 0.5}),
     "flow": ("generator", DROPOUT),
     "flow, inputs of all kinds": ("generator", INPUTS),
-    "flow, recomputed activations": ("generator", {"generator__attention": (1,), "generator__activation_checkpointing": True}),
+    "flow, recomputed activations": ("generator", TWO_LEVELS | RECOMPUTED),
     "flow, climatology": ("generator", {"generator__prior": "climatology"}),
     "flow, persistence": ("generator", {"generator__prior": "persistence"}),
     "flow, blurred": ("generator", {"generator__path": "blur-noise"}),
@@ -122,7 +126,7 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 def take_two(training: Training, plan: Plan, device: torch.device) -> None:
     """Take two steps. On the CPU also check that their numbers are finite and that weights change."""
     if device == META:
-        training.optimiser = torch.optim.AdamW(training.model.parameters(), foreach=True)  # the fused one does not support meta
+        training.optimiser = torch.optim.SGD(training.model.parameters())  # the fused one of the trainings does not support meta
     before = [parameter.clone() for parameter in training.model.parameters()]
     steps = fit(training, plan.batch_of, plan.loss_of, plan.samples, plan.settings, plan.seed)
     with NoWaiting(device.type):
@@ -137,7 +141,7 @@ def take_two(training: Training, plan: Plan, device: torch.device) -> None:
 def begin(which: str, changes: dict[str, Any], directory: Path, device: torch.device, *, on_device: bool = False) -> None:
     """Begin a training. The record is on the host, as one that does not fit on a GPU, unless ``on_device``."""
     (directory / "r.yaml").write_text(TINY)
-    recipe = load_recipe(directory / "r.yaml").changed(**changes)
+    recipe = load_recipe(directory / "r.yaml").changed(**(ONE_LEVEL | changes))
     record = record_of(recipe, 60)
     parts = samples.samples_of(record, forcings.forcings_of(record, recipe.forcings, device), "train", "validation")
     if on_device:
