@@ -117,9 +117,10 @@ def walked(prior: str, solver: str, precision: str, generator: torch.nn.Module, 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("solver", RECORDED)
-def test_every_solver_can_be_recorded(solver, precision):
-    """Every solver and precision can be recorded as one CUDA graph. Below, every prior can; it is evaluated before the solver begins."""
-    state = walked("warm", solver, precision, Small())
+@pytest.mark.parametrize("prior", PRIORS)
+def test_every_sampler_can_be_recorded(prior, solver, precision):
+    """Every prior, solver and precision can be recorded as one CUDA graph."""
+    state = walked(prior, solver, precision, Small())
     assert (state.shape, state.dtype, state.device) == ((3, 2, *GRID), torch.float32, META)
 
 
