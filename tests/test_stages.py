@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import scoringrules
 import xarray as xr
 from conftest import TINY
 from typer.testing import CliRunner, Result
+from without_numba import scoringrules
 
 import wsdcast
 from wsdcast.cli import app

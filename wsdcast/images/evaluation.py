@@ -81,7 +81,9 @@ def floors_of(images: Images, part: Part, count: int) -> str:
     return f"{min(count, images.count(part))} {'test' if part == 'test' else 'training'} images"
 
 
-def scored(by_seed: list[xr.Dataset], reference: Mapping[str, FeatureStatistics], of_distances: int = DRAWS) -> dict[str, dict[str, Any]]:
+def scored(
+    by_seed: list[xr.Dataset], reference: Mapping[str, FeatureStatistics], draws: int = DRAWS, of_distances: int = DRAWS
+) -> dict[str, dict[str, Any]]:
     """Return for each score: ``by_seed``, the score of each seed of training; ``value``, their mean; ``draws``, bootstrap samples of it.
 
     If samples of a seed diverged, the score of that seed, the mean and the draws are NaN. Bootstrap samples draw the same contexts for all
@@ -91,23 +93,30 @@ def scored(by_seed: list[xr.Dataset], reference: Mapping[str, FeatureStatistics]
     Args:
         by_seed: for each seed, statistics by context.
         reference: for each distance, the feature statistics of the reference set.
-        of_distances: number of draws of each distance, 0 for none. Other scores take no time and have :data:`DRAWS` draws.
+        draws: number of draws of each score that is not a distance, 0 for none.
+        of_distances: number of draws of each distance, 0 for none.
     """
     names = [f"{name}_features" for name in reference]
     plain = [of_seed.drop_vars(names) for of_seed in by_seed]
     values = [metrics(of_seed.mean("context")) for of_seed in plain]
-    draws = [drawn_metrics(of_seed, DRAWS) for of_seed in plain]
+    drawn_by_seed = [drawn_metrics(of_seed, draws) for of_seed in plain] if draws else []
     scores: dict[str, dict[str, Any]] = {}
     for name in (name for name in SCORES if name in values[0]):
         of_seeds = np.array([value[name].item() for value in values])
         scores[name] = {"value": of_seeds.mean(), "by_seed": of_seeds}
-        if name != "power_deviation":
-            scores[name]["draws"] = np.mean([drawn[name].values for drawn in draws], axis=0)
+        if drawn_by_seed and name != "power_deviation":
+            scores[name]["draws"] = np.mean([drawn[name].values for drawn in drawn_by_seed], axis=0)
+    return scores | distances_scored(by_seed, reference, of_distances)
+
+
+def distances_scored(by_seed: list[xr.Dataset], reference: Mapping[str, FeatureStatistics], draws: int) -> dict[str, dict[str, Any]]:
+    """Return the distances alone, as :func:`scored` returns them, with this number of draws, 0 for none."""
+    scores = dict[str, dict[str, Any]]()
     for name, of_reference in reference.items():
-        pairs = [_distances(of_seed[f"{name}_features"].values, of_reference, of_distances) for of_seed in by_seed]
+        pairs = [_distances(of_seed[f"{name}_features"].values, of_reference, draws) for of_seed in by_seed]
         of_seeds = np.array([value for value, _ in pairs])
         scores[name] = {"value": of_seeds.mean(), "by_seed": of_seeds}
-        if of_distances:
+        if draws:
             scores[name]["draws"] = np.mean([drawn for _, drawn in pairs], axis=0)
     return scores
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from wsdcast.images.evaluation import DRAWS, bounds, scored
+from wsdcast.images.evaluation import DRAWS, bounds, distances_scored, scored
 from wsdcast.images.frechet import FeatureStatistics
 from wsdcast.runs.progress import track
 from wsdcast.study.images_page import diverged
@@ -77,8 +77,8 @@ def combine(parts: list[Part], shares: Mapping[str, float], reference: Mapping[s
     for of_setting in track(by_setting.values(), "scores", len(settings)):
         by_seed = [xr.load_dataset(part.reported) for part in of_setting]
         on_validation = [xr.load_dataset(part.validation) for part in of_setting if part.validation is not None]
-        reported.append(scored(by_seed, reference, 0))
-        validation.append(scored(on_validation, {CHOSEN_BY: reference[CHOSEN_BY]}, 0) if on_validation else {})
+        reported.append(scored(by_seed, reference, of_distances=0))
+        validation.append(scored(on_validation, {CHOSEN_BY: reference[CHOSEN_BY]}, 0, 0) if on_validation else {})
         warmths.append(np.mean([of_seed.attrs["warmth"] for of_seed in by_seed]))  # a calibrated warmth differs between seeds
         diverged_shares.append((_diverged(by_seed), _diverged(on_validation)))
     study = settings_dataset([asdict(setting) for setting in settings], shares)
@@ -93,7 +93,8 @@ def combine(parts: list[Part], shares: Mapping[str, float], reference: Mapping[s
             compared.setdefault((setting.prior, setting.nfe), index)
     with_intervals = sorted({*best, *compared.values()})
     for index in track(with_intervals, "intervals of distances", len(with_intervals)):
-        reported[index] = scored([xr.load_dataset(part.reported) for part in by_setting[settings[index]]], reference, DRAWS)
+        by_seed = [xr.load_dataset(part.reported) for part in by_setting[settings[index]]]
+        reported[index] |= distances_scored(by_seed, reference, DRAWS)
     for name in reported[0]:
         study[name] = ("setting", [scores[name]["value"] for scores in reported])
         study[f"{name}_by_seed"] = (("setting", "seed"), [scores[name]["by_seed"] for scores in reported])
