@@ -243,6 +243,8 @@ def test_equal_models_are_equal_files_and_all_of_it_is_read_back(trained, tmp_pa
     assert file.record.grid == record.grid
     np.testing.assert_array_equal(file.record.mean, record.mean)
     np.testing.assert_array_equal(file.record.std, record.std)
+    np.testing.assert_array_equal(file.record.difference_std, record.difference_std)  # it bounds the predicted standard deviation
+    assert file.trained_from == record.times[0]
     np.testing.assert_array_equal(file.record.static["land_sea_mask"], record.static["land_sea_mask"])
     assert (file.record.validation_from, file.record.test_from) == (record.validation_from, record.test_from)
     for artefact in ("moments", "generator"):

@@ -48,6 +48,7 @@ class ModelFile:
         digest: SHA-256 of its ``SHA256SUMS``, in hexadecimal.
         recipe: the recipe that the model was trained with.
         card: the model card, in Markdown.
+        trained_from: the first time that the model was trained on.
         record: a record without states: the grid, normalisation, packing, splits and static fields of the model.
         weights: the content of the weights file of each artefact.
     """
@@ -56,6 +57,7 @@ class ModelFile:
     digest: str
     recipe: Recipe
     card: str
+    trained_from: np.datetime64
     record: Analysis
     weights: Mapping[str, bytes]
 
@@ -73,8 +75,7 @@ class ModelFile:
 def write_model(path: Path, recipe: Recipe, record: Analysis, directory: Path, facts: Mapping[str, Any], card: str) -> str:
     """Write a model file, and return its digest. Equal models give equal bytes."""
     fields: dict[str, NDArray[Any]] = {"latitude": record.grid.latitude, "longitude": record.grid.longitude}
-    if recipe.generator.prior == "persistence":
-        assert record.difference_std is not None
+    if record.difference_std is not None:
         fields["difference_std"] = record.difference_std
     fields |= {"mean": record.mean, "std": record.std} | {name: record.static[name] for name in recipe.forcings.static}
     if record.variables + record.forcing_variables != DEFAULT:
@@ -132,6 +133,7 @@ def read_model(path: str | Path) -> ModelFile:
         for name in {"mean", "std", "difference_std", "scale", "offset"} & set(fields):
             if fields[name].shape != (len(names),) or fields[name].dtype != np.float32:
                 raise UserError(f"{path}: a model of {', '.join(names)}, with {name} {fields[name].dtype} {fields[name].shape}")
+        trained_from = np.datetime64(model["trained_on"][0], "ns")
         packing = wind_packing(len(names)) if names == DEFAULT else Packing(fields.pop("scale"), fields.pop("offset"))
         record = Analysis(
             states=PackedStates(np.empty((0, len(names), fields["latitude"].size, fields["longitude"].size), np.int16), packing),
@@ -153,4 +155,4 @@ def read_model(path: str | Path) -> ModelFile:
         raise UserError(f"{path}: not a model file that this version can read ({type(error).__name__}: {error})") from None
     weights = {name.removesuffix(".safetensors"): content for name, content in entries.items() if name.endswith(".safetensors")}
     digest = hashlib.sha256(entries[SUMS]).hexdigest()
-    return ModelFile(path, digest, recipe, entries[MODEL_CARD].decode(errors="replace"), record, weights)
+    return ModelFile(path, digest, recipe, entries[MODEL_CARD].decode(errors="replace"), trained_from, record, weights)

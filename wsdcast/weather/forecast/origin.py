@@ -152,5 +152,4 @@ def of_model(
     if initial != resolved.data.source:
         facts["climate"] = f"{difference_in_words(record)}; the model was trained on {resolved.data.source}"
     networks = assembled(resolved, record, file.load)
-    trained_from = np.datetime64(file.facts["trained_on"][0], "ns")
-    return Origin(resolved, directory, record, networks, trained_from, digest_of([file.digest, states]), file.card, facts)
+    return Origin(resolved, directory, record, networks, file.trained_from, digest_of([file.digest, states]), file.card, facts)
