@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 from commands import refused
 
+import wsdcast
 from wsdcast.runs import artefact
 from wsdcast.runs.artefact import complete, make_stamp, partial_of, writing_netcdf
 from wsdcast.runs.errors import UserError
@@ -127,6 +128,15 @@ def test_an_artefact_stays_current_whose_times_an_earlier_version_stored_in_anot
     stamp = artefact.make_stamp(recipe, directory, name) | {"hash": "of the earlier spelling"}
     stamp["recipe"][section] |= earlier
     assert artefact.is_of(stamp, recipe, directory, name)
+
+
+def test_a_stamp_names_the_version_and_an_artefact_of_another_version_stays_current(directory):
+    recipe = Recipe(name="x")
+    stamp = artefact.make_stamp(recipe, directory, FORECAST)
+    assert stamp.pop("version") == wsdcast.__version__
+    assert artefact.is_of(stamp, recipe, directory, FORECAST)
+    assert artefact.is_of(stamp | {"version": "9"}, recipe, directory, FORECAST)
+    assert "version" not in claim_of(artefact.make_stamp(recipe, directory, FORECAST))
 
 
 def test_an_artefact_with_a_recipe_that_this_version_does_not_know_is_of_another_recipe(directory):

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def resolve(
 
 
 def make_stamp(recipe: Experiment, directory: Path, artefact: str, source: str = "") -> dict[str, Any]:
-    """The stamp of an artefact: its recipe, and digests of its recipe, its inputs and both together (``id``).
+    """The stamp of an artefact: its recipe, digests of its recipe, its inputs and both together (``id``), and the package's version.
 
     Args:
         recipe: the recipe in force.
@@ -98,7 +99,8 @@ def make_stamp(recipe: Experiment, directory: Path, artefact: str, source: str =
         stamps = [read_stamp(directory / name) or make_stamp(recipe, directory, name) for name in upstream]
         inputs = stamps[0]["id"] if len(stamps) == 1 else digest_of([stamp["id"] for stamp in stamps])
     digest = digest_of(recipe.parts(artefact))
-    return {"recipe": recipe.dump(), "hash": digest, "inputs": inputs, "id": digest_of([digest, inputs])}
+    made_by = {"version": version("wsdcast")}
+    return {"recipe": recipe.dump(), "hash": digest, "inputs": inputs, "id": digest_of([digest, inputs])} | made_by
 
 
 def read_stamp(path: Path) -> dict[str, Any] | None:

@@ -69,8 +69,8 @@ def _claimed_otherwise(partial: Path, content: dict[str, Any]) -> dict[str, Any]
 
 
 def claim_of(stamp: dict[str, Any]) -> dict[str, Any]:
-    """The content of the claim of an artefact that will get this stamp: all of the stamp but ``id`` and the recipe."""
-    return {key: value for key, value in stamp.items() if key not in ("recipe", "id")}
+    """The content of the claim of an artefact that will get this stamp: what its recipe and its inputs are."""
+    return {key: value for key, value in stamp.items() if key not in ("recipe", "id", "version")}
 
 
 def require_same_recipe(recipe: Experiment, directory: Path, artefacts: Iterable[str], overwrite: bool) -> None:
