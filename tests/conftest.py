@@ -139,7 +139,7 @@ def finished_run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """Return a run directory after all four stages. Tests may add figures to it, and must not change anything else."""
     directory = tmp_path_factory.mktemp("finished")
     run = new_run(prepared, directory, TINY.replace("starts: 2, days: 0.5", "starts: 3, days: 1"))
-    list(wsdcast.run(directory / "tiny.yaml", run))  # each item is a stage, which runs when it is asked for
+    wsdcast.run(directory / "tiny.yaml", run)
     return run
 
 
@@ -189,11 +189,12 @@ study: {seeds: [0, 1], nfe: [2, 4, 6], ablation_nfe: [2], solvers: [midpoint, dp
 @pytest.fixture(scope="session")
 def inpainted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with the tiny recipe of images and its run directory after all stages. Tests must not change it."""
-    from wsdcast.images.pipeline import run
+    from wsdcast.images.pipeline import run_stages
 
     directory = tmp_path_factory.mktemp("inpaint")
     (directory / "tiny.yaml").write_text(TINY_IMAGES)
-    assert [summary.stage for summary in run(directory / "tiny.yaml", directory / "run")] == [f"inpaint {stage}" for stage in IMAGE_STAGES]
+    summaries = run_stages(directory / "tiny.yaml", directory / "run")
+    assert [summary.stage for summary in summaries] == [f"inpaint {stage}" for stage in IMAGE_STAGES]
     return directory
 
 

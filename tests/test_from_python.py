@@ -10,9 +10,12 @@ import pytest
 import torch
 import xarray as xr
 from conftest import new_run, six_hourly, wind_dataset
+from typer.testing import CliRunner
 
 import wsdcast
+from wsdcast.cli import app
 from wsdcast.data.store.forecasts import row_of
+from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.kernels import fair_crps, ranked
 from wsdcast.warmstart.evaluations import ALL_SOLVERS, grid, solver
@@ -173,3 +176,36 @@ def test_unequal_steps_of_a_method_for_equal_ones_are_refused(name):
         ALL_SOLVERS[name](lambda x, t: -x, noise, grid("quadratic", 4))
     for times in (grid("uniform", 8), torch.linspace(0, 1, 301)):  # rounded to single precision, the latter differ by 2e-5 of a step
         assert ALL_SOLVERS[name](lambda x, t: -x, noise, times).item() == pytest.approx(np.exp(-1), abs=0.01)
+
+
+def test_run_works_when_it_is_called_and_keeps_what_was_finished_before_an_error(directory, monkeypatch):
+    """It returned an iterator, and a call without a loop did nothing."""
+    done = []
+
+    def stage(name):
+        def work(recipe, run, *, overwrite):
+            done.append(name)
+            return Summary(name)
+
+        return work
+
+    def fails(recipe, run, *, overwrite):
+        raise UserError("no room")
+
+    for name in ("prepare", "train", "rollout", "score"):
+        monkeypatch.setattr(f"wsdcast.weather.pipeline.{name}", stage(name))
+    assert [summary.stage for summary in wsdcast.run()] == done == ["prepare", "train", "rollout", "score"]
+    done.clear()
+    monkeypatch.setattr("wsdcast.weather.pipeline.rollout", fails)
+    with pytest.raises(UserError, match=r"^no room$"):
+        wsdcast.run()
+    assert done == ["prepare", "train"]
+    assert "wsdcast: no room" in (stopped := CliRunner().invoke(app, ["run"])).stderr
+    assert stopped.exit_code == 2
+    assert "prepare" in stopped.stdout
+    assert "train" in stopped.stdout
+
+
+def test_forecast_works_when_it_is_called(directory):
+    with pytest.raises(UserError, match=r"^none.wsd is not there"):
+        wsdcast.forecast("none.wsd", "gfs")

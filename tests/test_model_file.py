@@ -30,6 +30,7 @@ from wsdcast.runs.names import MOMENTS_FORECAST
 from wsdcast.weather.forecast.initial_states import difference_in_words, initial_states
 from wsdcast.weather.model_file import FIELDS, FORMAT, MODEL, SUMS, read_model
 from wsdcast.weather.recipe import load_recipe
+from wsdcast.weather.stages.forecast import forecast_steps
 
 pytestmark = pytest.mark.usefixtures("without_animation")
 
@@ -136,17 +137,21 @@ def test_one_initial_time_has_one_directory_however_it_is_written(trained, tmp_p
 def test_a_second_forecast_in_the_same_directory_waits_for_the_products_of_the_first(trained, tmp_path):
     """Both would write products.nc, and the one that is ready first would give its name to the half-written file of the other."""
 
-    def forecast():
-        return wsdcast.forecast(trained / "tiny.wsd", trained / "run/analysis.zarr", tmp_path / "run", members=2, days=0.25)
+    settings = {"members": 2, "days": 0.25, "nfe": None, "start": None, "seed": None}
+    further = {"thresholds": None, "at": None, "overwrite": False}
 
-    first = forecast()
+    def steps():
+        return forecast_steps(trained / "tiny.wsd", trained / "run/analysis.zarr", tmp_path / "run", None, settings, **further)
+
+    first = steps()
     assert [next(first).stage for _ in range(2)] == ["rollout", "products"]
     (tmp_path / "run/products.nc").write_bytes(b"of the first")
     with pytest.raises(UserError, match=r"another wsdcast command is at work in"):
-        list(forecast())
+        list(steps())
     assert (tmp_path / "run/products.nc").read_bytes() == b"of the first"
     assert [summary.stage for summary in first] == ["forecast-page"]
-    assert [summary.stage for summary in forecast()] == ["rollout", "products", "forecast-page"]
+    summaries = wsdcast.forecast(trained / "tiny.wsd", trained / "run/analysis.zarr", tmp_path / "run", members=2, days=0.25)
+    assert [summary.stage for summary in summaries] == ["rollout", "products", "forecast-page"]
 
 
 def test_other_initial_states_are_another_forecast(trained, tmp_path):

@@ -304,9 +304,9 @@ def test_the_era5_recipe_from_its_store_to_a_forecast(tmp_path, monkeypatch, buc
     (tmp_path / "era5.yaml").write_text(yaml.safe_dump(content))
     with serve(bucket) as (url, _):
         monkeypatch.setenv("GOOGLE_BASE_URL", url)
-        summaries = list(wsdcast.run(tmp_path / "era5.yaml", tmp_path / "run"))
+        summaries = wsdcast.run(tmp_path / "era5.yaml", tmp_path / "run")
     assert [summary.stage for summary in summaries] == ["prepare", "train", "rollout", "score"]
     with xr.open_zarr(tmp_path / "run/analysis.zarr") as store:
         assert set(content["forcings"]["static"]) < set(store.data_vars)
     assert len(content["forcings"]["static"]) == 5
-    assert next(iter(wsdcast.run(tmp_path / "era5.yaml", tmp_path / "run"))).facts == {"current": f"{tmp_path}/run/analysis.zarr"}
+    assert wsdcast.run(tmp_path / "era5.yaml", tmp_path / "run")[0].facts == {"current": f"{tmp_path}/run/analysis.zarr"}

@@ -220,7 +220,7 @@ def test_python_functions_do_the_same_as_the_commands(finished, tmp_path, monkey
     """The same recipe from Python gives the same bits, forecast included."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(TINY)
-    summaries = list(wsdcast.run("tiny.yaml"))
+    summaries = wsdcast.run("tiny.yaml")
     assert [summary.stage for summary in summaries] == ["prepare", "train", "rollout", "score"]
     ours, theirs = (xr.open_zarr(run / "runs/tiny/forecast.zarr", decode_timedelta=True) for run in (tmp_path, finished))
     xr.testing.assert_identical(ours.load(), theirs.load())

@@ -36,7 +36,7 @@ rollout: {members: 3, nfe: 2, starts: 2, days: 0.5}
 def test_both_layers_of_the_planet_pass_through_all_stages_and_a_model_file(tmp_path):
     """The 10 m wind is the headline, and the upper wind has scores and a part of the report of its own."""
     (tmp_path / "r.yaml").write_text(TWO_LAYERS)
-    *_, summary = wsdcast.run(tmp_path / "r.yaml", tmp_path / "run")
+    summary = wsdcast.run(tmp_path / "r.yaml", tmp_path / "run")[-1]
     scores = xr.load_dataset(tmp_path / "run/scores.nc", decode_timedelta=True)
     assert {"both", "both@250", "wind_speed@250", "vector@250"} <= set(scores["variable"].values)
     assert summary.scores[0]["rmse"] == float(scores["rmse"].sel(variable="both", region="globe")[0, 0])

@@ -62,19 +62,7 @@ def forecast(
     overwrite: OverwriteOption = False,
 ) -> object:
     """Today's forecast in one directory: forecast.zarr, products.nc, places.csv and the page forecast.html."""
-    from wsdcast.weather.stages.forecast import forecast
+    from wsdcast.weather.stages.forecast import forecast_steps
 
-    return forecast(
-        model,
-        initial,
-        run,
-        recipe=with_overrides(None, override),
-        members=members,
-        nfe=nfe,
-        start=start,
-        days=None if lead is None else in_days(lead),
-        seed=seed,
-        thresholds=thresholds,
-        at=at,
-        overwrite=overwrite,
-    )
+    changes = {"members": members, "nfe": nfe, "start": start, "days": None if lead is None else in_days(lead), "seed": seed}
+    return forecast_steps(model, initial, run, with_overrides(None, override), changes, thresholds=thresholds, at=at, overwrite=overwrite)

@@ -198,6 +198,6 @@ def run(
     overwrite: OverwriteOption = False,
 ) -> object:
     """Prepare, train, sample and score a recipe. Artefacts that are current are not made again."""
-    from wsdcast.images.pipeline import run as run_stages
+    from wsdcast.images.pipeline import run_stages
 
     return run_stages(with_overrides(recipe, override), run, overwrite=overwrite)

@@ -248,6 +248,6 @@ def run(
     overwrite: OverwriteOption = False,
 ) -> object:
     """Run all four stages of a recipe. Artefacts that are current are not made again."""
-    from wsdcast.weather.pipeline import run as run_stages
+    from wsdcast.weather.pipeline import run_stages
 
     return run_stages(with_overrides(recipe, override), run, overwrite=overwrite)

@@ -15,10 +15,12 @@ from wsdcast.runs.artefact import Summary, resolve
 from wsdcast.runs.overrides import Overridden
 
 
-def run(
+def run_stages(
     recipe: str | Path | ImageRecipe | Overridden = "made", run: str | Path | None = None, *, overwrite: bool = False
 ) -> Iterator[Summary]:
-    """Prepare, train, sample and score a recipe. Yield the summary of each stage. Artefacts that are current are not made again.
+    """Prepare, train, sample and score a recipe. Artefacts that are current are not made again.
+
+    The summary of each stage is yielded when it ends. The next stage begins when its summary is asked for.
 
     Args:
         recipe: path or name of a recipe.

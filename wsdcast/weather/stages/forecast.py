@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from wsdcast.data.variables import DEFAULT
 from wsdcast.output.places import read_places
@@ -38,12 +39,11 @@ def forecast(
     thresholds: Sequence[float | str] | None = None,
     at: str | Path | None = None,
     overwrite: bool = False,
-) -> Iterator[Summary]:
+) -> list[Summary]:
     """Run an ensemble from a model file and an analysis, and write what is made of it.
 
     ``RUN/forecast.zarr`` has the members, ``RUN/products.nc`` mean, spread, quantiles, probabilities and direction, ``RUN/places.csv`` the
     same at places, and ``RUN/forecast.html`` is a page to look at. A forecast that was stopped continues, with the same bytes in the end.
-    Each step runs when the iterator is asked for its summary.
 
     Args:
         model: a model file, from :func:`wsdcast.export_model`.
@@ -60,24 +60,41 @@ def forecast(
         at: CSV file of places (name, latitude, longitude), for ``RUN/places.csv`` and a plume of each.
         overwrite: replace a forecast of another model or from other initial states.
 
-    Yields:
+    Returns:
         The summary of each step.
 
     Raises:
         UserError: as :func:`wsdcast.rollout`, :func:`wsdcast.products` and :func:`wsdcast.forecast_page` do, if ``start`` is several
-            times, if ``at`` is the file ``RUN/places.csv``, which would be replaced, and if another process is at work in ``run``.
+            times, if ``at`` is the file ``RUN/places.csv``, which would be replaced, and if another process is at work in ``run``. What
+            the steps before have finished is kept.
     """
+    changes = {"members": members, "nfe": nfe, "start": start, "days": days, "seed": seed}
+    return list(forecast_steps(model, initial, run, recipe, changes, thresholds=thresholds, at=at, overwrite=overwrite))
+
+
+def forecast_steps(
+    model: str | Path,
+    initial: str | Path,
+    run: str | Path | None,
+    recipe: Overridden | None,
+    changes: Mapping[str, Any],
+    *,
+    thresholds: Sequence[float | str] | None,
+    at: str | Path | None,
+    overwrite: bool,
+) -> Iterator[Summary]:
+    """As :func:`forecast`, and yield the summary of each step when it ends. ``changes`` are of keys of the section ``rollout``."""
     processes.join()
     devices.keep_freed_memory()
-    for given in (start, recipe.values.get("rollout.start") if isinstance(recipe, Overridden) else None):
+    for given in (changes["start"], recipe.values.get("rollout.start") if isinstance(recipe, Overridden) else None):
         if "/" in str(given):  # products and the page are of one initial time
             raise UserError(f"--start {given}: expected one initial time; `wsdcast rollout --model` takes several")
     if thresholds is not None:  # a mistake in an option shows before the forecast is made
         in_order("thresholds", thresholds)
     if at is not None:
         read_places(at)
-    changes = {"members": members, "nfe": nfe, "start": start, "days": DAYS if days is None else days, "seed": seed, "keep": "all"}
-    origin = of_model(model, initial, recipe, run, {f"rollout__{key}": value for key, value in changes.items()})
+    settings = {**changes, "days": DAYS if changes["days"] is None else changes["days"], "keep": "all"}
+    origin = of_model(model, initial, recipe, run, {f"rollout__{key}": value for key, value in settings.items()})
     if at is not None:
         require_no_input([origin.directory / PLACES], [at], "", "another --run")
     if not set(DEFAULT) <= set(origin.recipe.rollout.variables or origin.record.variables):
