@@ -262,15 +262,36 @@ def test_the_model_card_has_the_scores_of_the_run(trained, tmp_path):
     shutil.copytree(trained / "run", tmp_path / "run")
     for artefact in ("forecast.zarr", "moments_forecast.zarr"):
         shutil.rmtree(tmp_path / "run" / artefact, ignore_errors=True)
-    wsdcast.rollout(run=tmp_path / "run", members=4)  # another number than that of the recipe
+    wsdcast.rollout(run=tmp_path / "run", members=4, nfe=4, warmth=0.5)  # others than those of the recipe
     wsdcast.score(run=tmp_path / "run")
     wsdcast.export_model(tmp_path / "run", tmp_path / "scored.wsd")
     with xr.open_dataset(tmp_path / "run/scores.nc", decode_timedelta=True) as scores:
         crps = float(scores["crps_fair"].sel(variable="both", region="globe")[0, 0])
-    assert f"Fair CRPS: {crps:.3f} at 6 h" in read_model(tmp_path / "scored.wsd").card
+    file = read_model(tmp_path / "scored.wsd")
+    assert f"Fair CRPS: {crps:.3f} at 6 h (m/s, u and v, 4 members), on the test split of its own record, sampled as above" in file.card
+    assert "By default: 4 network evaluations per sample, solver midpoint, uniform times, warmth 0.5\n" in file.card
+    assert (file.recipe.rollout.nfe, file.recipe.rollout.warmth, file.recipe.rollout.members) == (4, 0.5, 3)  # members as in the recipe
     wsdcast.rollout(run=tmp_path / "run", members=5, overwrite=True)
     summary = wsdcast.export_model(tmp_path / "run", tmp_path / "scored.wsd", overwrite=True)
     assert summary.facts["scores"].endswith("scores.nc is of another forecast or model")
+
+
+def test_a_model_that_cannot_make_its_recipes_rollout_needs_one_that_was_scored(trained, tmp_path):
+    """The card had the scores of 4 evaluations, and every forecast from the file ended in an error about 1."""
+    shutil.copytree(trained / "run", tmp_path / "run")
+    for name in ("moments", "predictions", "generator", "forecast.zarr", "moments_forecast.zarr"):
+        shutil.rmtree(tmp_path / "run" / name, ignore_errors=True)
+    (tmp_path / "r.yaml").write_text(RECIPE.replace("nfe: 2", "nfe: 1"))
+    wsdcast.train(tmp_path / "r.yaml", tmp_path / "run")
+    line = refused("export-model", tmp_path / "run", tmp_path / "r.wsd")
+    assert "cannot forecast with the settings of its recipe (rollout.nfe 1: the solver midpoint cannot make this number" in line
+    assert "forecast and score with others first, such as `wsdcast rollout" in line
+    assert not (tmp_path / "r.wsd").exists()
+    wsdcast.rollout(run=tmp_path / "run", nfe=2)
+    wsdcast.score(run=tmp_path / "run")
+    wsdcast.export_model(tmp_path / "run", tmp_path / "r.wsd")
+    summary = wsdcast.rollout(model=tmp_path / "r.wsd", initial=str(trained / "run/analysis.zarr"), run=tmp_path / "new", days=0.25)
+    assert summary.facts["evaluations"].startswith("2 of the generator")
 
 
 def test_a_model_file_is_replaced_only_when_asked(trained, tmp_path):

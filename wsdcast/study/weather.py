@@ -43,7 +43,7 @@ from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.priors import require_model
 from wsdcast.weather.recipe import Recipe
-from wsdcast.weather.samplers import moments_sampler_of, noise_count_of, sampler_of
+from wsdcast.weather.samplers import few_numbers_of, moments_sampler_of, noise_count_of, sampler_of
 from wsdcast.weather.samples import samples_of
 from wsdcast.weather.stages.train import train
 from wsdcast.weather.trained import Trained, trained
@@ -191,7 +191,7 @@ def _settings(variant: Recipe, name: str, summary: Summary) -> list[Setting]:
 
 def _not_by_the_flow(variant: Recipe) -> list[int]:
     """The studied numbers of evaluations that a network of few evaluations or a fine-tuned one makes."""
-    made = {*variant.few_numbers, *(variant.fine_tune.nfe,) * bool(variant.fine_tune.steps)}
+    made = set(few_numbers_of(variant))
     return [nfe for nfe in variant.study.nfe if nfe in made]
 
 

@@ -47,11 +47,15 @@ def require_rollout(recipe: Recipe) -> None:
     Raises:
         UserError: as :func:`sampler_of`; the message begins with a key of the recipe.
     """
-    few = (*recipe.few_numbers, *(recipe.fine_tune.nfe,) * bool(recipe.fine_tune.steps))
     try:
-        _require_possible(recipe.rollout, few, recipe.generator.objective, recipe.generator.followed_path)
+        _require_possible(recipe.rollout, few_numbers_of(recipe), recipe.generator.objective, recipe.generator.followed_path)
     except UserError as error:
         raise UserError(f"rollout.{error}") from None
+
+
+def few_numbers_of(recipe: Recipe) -> tuple[int, ...]:
+    """The numbers of evaluations that networks of few evaluations make, a fine-tuned one included."""
+    return (*recipe.few_numbers, *(recipe.fine_tune.nfe,) * bool(recipe.fine_tune.steps))
 
 
 def _require_possible(settings: Rollout, few: Collection[int], objective: ObjectiveName, path: PathName) -> None:

@@ -19,15 +19,19 @@ from wsdcast.runs.names import ANALYSIS, FINE_TUNED, FORECAST, SCORES
 from wsdcast.verification.metrics import GLOBE, headline_of
 from wsdcast.weather.model_file import write_model
 from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.samplers import few_numbers_of, require_rollout
 
 SCORED_LEADS = (6, 24, 72, 120, 240)
 """Lead times in hours whose scores are on the model card, if they were scored."""
+SAMPLING = ("nfe", "solver", "grid_in_time", "log_snr_ends", "momentum", "warmth")
+"""Keys of the section rollout on which a sample depends, apart from its noise."""
 
 
 def export_model(run: str | Path, out: str | Path, *, overwrite: bool = False) -> Summary:
     """Write the trained model of a run directory to one file, with weights, recipe, normalisation, static fields and a model card.
 
-    The model card has the CRPS of ``RUN/scores.nc`` if that was made with this model.
+    The model card has the CRPS of ``RUN/scores.nc`` if that was made with this model. By default the model then forecasts with the
+    evaluations, solver, flow times and warmth of that forecast, else with those of the recipe that it was trained with.
 
     Args:
         run: run directory with a trained generator.
@@ -36,7 +40,7 @@ def export_model(run: str | Path, out: str | Path, *, overwrite: bool = False) -
 
     Raises:
         UserError: if the run has no trained model, the moments of its prior are not in the run directory (``given`` and ``climatology``),
-            or ``out`` is there already and ``overwrite`` is False.
+            ``out`` is there already and ``overwrite`` is False, or there are no scores and the networks cannot make the recipe's rollout.
     """
     resolved, directory = resolve(None, run, Recipe, FINE_TUNED)
     path = Path(out)
@@ -49,7 +53,15 @@ def export_model(run: str | Path, out: str | Path, *, overwrite: bool = False) -
     if resolved.generator.prior in ("given", "climatology"):
         raise UserError(f"a model with the prior {resolved.generator.prior} has moments that are no trained network, so it cannot travel")
     record, facts = _described(resolved, directory)
-    scores = _scores(directory)
+    scored = _scored(directory)
+    if scored is not None:
+        resolved = resolved.changed(**{f"rollout__{key}": getattr(scored.rollout, key) for key in SAMPLING})
+    try:
+        require_rollout(resolved)
+    except UserError as error:
+        advice = f"forecast and score with others first, such as `wsdcast rollout --run {run} --nfe 4`; the model keeps those"
+        raise UserError(f"{run}: its networks cannot forecast with the settings of its recipe ({error}); {advice}") from None
+    scores = _scores(directory, scored)
     with complete(path) as partial:
         digest = write_model(partial, resolved, record, directory, facts, _card(resolved, record, facts, scores))
     summary = Summary("export-model", written={str(path): f"{path.stat().st_size / 1e3:.0f} kB"})
@@ -67,7 +79,7 @@ def model_card(run: str | Path) -> str:
     resolved, directory = resolve(None, run, Recipe, FORECAST)
     require(resolved, directory, FORECAST, "rollout")
     record, facts = _described(resolved, directory)
-    return _card(resolved, record, facts, _scores(directory))
+    return _card(resolved, record, facts, _scores(directory, _scored(directory)))
 
 
 def _described(resolved: Recipe, directory: Path) -> tuple[Analysis, dict[str, Any]]:
@@ -90,20 +102,33 @@ def _described(resolved: Recipe, directory: Path) -> tuple[Analysis, dict[str, A
     return record, facts
 
 
-def _scores(directory: Path) -> str:
-    """The fair CRPS by lead time, in words; empty if there are no scores of this model.
-
-    The recipe is that of the forecast, whose section ``rollout`` may be another than when the model was trained.
-    """
+def _scored(directory: Path) -> Recipe | None:
+    """The recipe of the forecast that was scored, whose section ``rollout`` may be another than in training; None without scores."""
     recipe, _ = resolve(None, directory, Recipe, FORECAST)
-    if not all(is_current(recipe, directory, artefact, True) for artefact in (FORECAST, SCORES)):
+    return recipe if all(is_current(recipe, directory, artefact, True) for artefact in (FORECAST, SCORES)) else None
+
+
+def _scores(directory: Path, scored: Recipe | None) -> str:
+    """The fair CRPS by lead time and how many members have it, in words; empty if there are no scores of this model."""
+    if scored is None:
         return ""
     with xr.open_dataset(directory / SCORES, decode_timedelta=True) as scores:
         headline = headline_of(scores)
         crps = scores["crps_fair"].sel(variable=headline, region=GLOBE).isel(forecast=0)
         leads = crps["prediction_timedelta"].values // np.timedelta64(1, "h")
         values = ", ".join(f"{crps.values[leads == lead][0]:.3f} at {lead} h" for lead in SCORED_LEADS if lead in leads)
-        return values if headline == "both" else f"{name_in_words(headline)} in {units_of(headline)}: {values}"
+        what = "m/s, u and v" if headline == "both" else f"{name_in_words(headline)} in {units_of(headline)}"
+        return f"{values} ({what}, {scored.rollout.members} members)"
+
+
+def _samples(recipe: Recipe) -> str:
+    """How the model makes samples by default, in words."""
+    settings = recipe.rollout
+    count = f"{settings.nfe} network evaluation{'s' * (settings.nfe > 1)} per sample"
+    if settings.nfe in few_numbers_of(recipe):
+        return f"{count}, with the network trained for this number"
+    warmth = f", warmth {settings.warmth:g}" * (settings.warmth != 1)
+    return f"{count}, solver {settings.solver}, {settings.grid_in_time} times{warmth}"
 
 
 def _why_no_scores(directory: Path) -> str:
@@ -130,7 +155,8 @@ def _card(recipe: Recipe, record: Analysis, facts: dict[str, Any], scores: str) 
         "Needs": ", ".join(needed),
         "Trained on": f"{facts['data']}, {' to '.join(facts['trained_on'])}, {facts['steps_of_training']} states",
         "Climate": f"mean and standard deviation over the training split: {', '.join(climate)}",
-        "Fair CRPS": f"{scores} ({'m/s, u and v, ' * (':' not in scores)}test split of its own record)" if scores else "not scored",
+        "By default": _samples(recipe),
+        "Fair CRPS": f"{scores}, on the test split of its own record, sampled as above" if scores else "not scored",
         "Written by": f"wsdcast {facts['wsdcast']}",
     }
     warning = "Analyses of another system than the one it was trained on have another climate. Scores above do not hold for them."
