@@ -92,7 +92,7 @@ def test_what_is_no_time_is_refused_in_one_line():
     with pytest.raises(UserError, match=r"^--start of type DataArray: expected a time such as 2020-01-31T06$"):
         row_of(starts.values, starts[1:3], "f")
     for key, words in {"data__start": "expected a time", "data__skip": "expected a time", "rollout__start": "input should be"}.items():
-        with pytest.raises(UserError, match=rf"^--\w+: {words}[^\n]*, not DataArray$"):
+        with pytest.raises(UserError, match=rf"^{key.replace('__', '.')}[^:]*: {words}[^\n]*, not DataArray$"):
             load_recipe("planet").changed(**{key: [starts[1:3]] if key == "data__skip" else starts[1:3]})
 
 
@@ -118,6 +118,7 @@ def test_an_end_without_a_time_includes_its_day_whatever_its_type():
         ({"generator": {"steps": 3}}, "generator: a section; name one of its keys, such as generator__steps"),
         ({"generator__times": {"mean": 1}}, "generator__times: a section; name one of its keys, such as generator__times__kind"),
         ({"nets__steps": 3}, "nets: unknown key"),
+        ({"generator__learning_rate": 0}, "generator.learning_rate: input should be greater than 0, not 0"),
         ({"generator__steps__mean": 3}, "generator.steps.mean: unknown key"),
         ({"generator__steps__mean__x": 3}, "generator.steps.mean.x: unknown key"),
         ({"data__variables__x__y": 3}, "data.variables.x.y: unknown key"),

@@ -29,6 +29,11 @@ def _option(item: Any) -> str:
     return "recipe" if not item["loc"] else f"--{item['loc'][:2][-1].replace('_', '-')}"
 
 
+def of_key(item: Any, kind: type[BaseModel]) -> str:
+    """An error of a key of a recipe of this kind."""
+    return f"{'.'.join(map(str, item['loc'])) or 'recipe'}: {reason(item, kind)}"
+
+
 def of_option(item: Any, kind: type[BaseModel]) -> str:
     """An error of an option, or of a key of a recipe of this kind that does not exist, and so is no option.
 
@@ -36,7 +41,7 @@ def of_option(item: Any, kind: type[BaseModel]) -> str:
     """
     words = reason(item, kind)
     if item["type"] == "extra_forbidden":
-        return f"{'.'.join(map(str, item['loc']))}: {words}"
+        return of_key(item, kind)
     return f"{_option(item)} {words}" if words.startswith("'") else f"{_option(item)}: {words}"
 
 

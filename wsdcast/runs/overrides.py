@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from wsdcast.runs.errors import UserError, first_line
-from wsdcast.runs.recipes import Kind, checked, set_key
+from wsdcast.runs.mistakes import of_option
+from wsdcast.runs.recipes import Kind, checked, set_key, with_keys
 from wsdcast.runs.yaml_text import yaml_of
 
 
@@ -60,7 +61,7 @@ def overridden(recipe: Kind, values: Mapping[str, Any], changes: Mapping[str, An
     for key, value in values.items():
         set_key(content, recipe, key, ".", value, f"{where} ")
     new = checked(content, where.removesuffix(":"), type(recipe)) if values else recipe
-    changed = new.changed(**changes)
+    changed = with_keys(new, changes, of_option)
     given = {name.replace("__", ".") for name, value in changes.items() if value is not None}
     for key in values:
         # Compared as the recipe reads them: an option gives a list of words where YAML gives one of numbers.

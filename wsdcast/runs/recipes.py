@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -23,7 +24,7 @@ from pydantic import (
 )
 
 from wsdcast.runs.errors import UserError, first_line
-from wsdcast.runs.mistakes import first_of_each, of_option, reason, types_in
+from wsdcast.runs.mistakes import first_of_each, of_key, types_in
 from wsdcast.runs.names import PathName
 from wsdcast.runs.yaml_text import yaml_of
 
@@ -184,14 +185,7 @@ class Experiment(Section):
         Raises:
             UserError: if there is no such key, it is a whole section, or a value is not allowed.
         """
-        content = self.model_dump()
-        for name, value in changes.items():
-            if value is not None:
-                set_key(content, self, name, "__", str(value) if isinstance(value, Path) else value)
-        try:
-            return self.model_validate(content)
-        except ValidationError as error:
-            raise UserError("; ".join(of_option(item, type(self)) for item in first_of_each(error))) from None
+        return with_keys(self, changes, of_key)
 
     def dump(self) -> dict[str, Any]:
         """Plain values for JSON and YAML."""
@@ -203,6 +197,21 @@ class Experiment(Section):
         It is that of the keys that differ from their defaults, so that it stays the same when a version adds keys.
         """
         return digest_of(self.model_dump(mode="json", exclude_defaults=True))
+
+
+Kind = TypeVar("Kind", bound=Experiment)
+
+
+def with_keys(recipe: Kind, changes: Mapping[str, Any], in_words: Callable[[Any, type[BaseModel]], str]) -> Kind:
+    """A copy of a recipe with changed keys, as :meth:`Experiment.changed`. ``in_words`` says what is wrong with a value."""
+    content = recipe.model_dump()
+    for name, value in changes.items():
+        if value is not None:
+            set_key(content, recipe, name, "__", str(value) if isinstance(value, Path) else value)
+    try:
+        return type(recipe).model_validate(content)
+    except ValidationError as error:
+        raise UserError("; ".join(in_words(item, type(recipe)) for item in first_of_each(error))) from None
 
 
 def set_key(content: dict[str, Any], recipe: Experiment, name: str, between: str, value: Any, where: str = "") -> None:
@@ -230,9 +239,6 @@ def set_key(content: dict[str, Any], recipe: Experiment, name: str, between: str
     if isinstance(whole := getattr(section, key, None), Section):
         raise UserError(f"{where}{name}: a section; name one of its keys, such as {name}{between}{next(iter(type(whole).model_fields))}")
     content[key] = value
-
-
-Kind = TypeVar("Kind", bound=Experiment)
 
 
 def load(recipe: object, kind: type[Kind]) -> Kind:
@@ -269,7 +275,7 @@ def checked(content: dict[str, Any], where: str, kind: type[Kind]) -> Kind:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, item['loc'])) or 'recipe'}: {reason(item, kind)}" for item in error.errors())
+        problems = (of_key(item, kind) for item in error.errors())
         raise UserError(f"{where}: {'; '.join(problems)}") from None
 
 

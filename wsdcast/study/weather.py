@@ -19,6 +19,7 @@ from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary, complete_netcdf, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_directories
+from wsdcast.runs.mistakes import of_option
 from wsdcast.runs.names import (
     ANALYSIS,
     FORECAST,
@@ -29,7 +30,7 @@ from wsdcast.runs.names import (
     STUDY_PAGE,
 )
 from wsdcast.runs.overrides import Overridden
-from wsdcast.runs.recipes import digest_of
+from wsdcast.runs.recipes import digest_of, with_keys
 from wsdcast.study.design import combinations, trained_variants
 from wsdcast.study.evaluation import STUDIED, evaluate, studied_variables
 from wsdcast.study.sharing import stored
@@ -97,7 +98,7 @@ def study_nfe(
     if changes.get("nfe") is not None and changes.get("rollout_nfe") is None:
         # Of the recipe's numbers for rollouts, keep those that are still studied.
         unchanged = resolve(recipe, run, Recipe, ANALYSIS)[0]
-        studied = unchanged.changed(study__rollout_nfe=[], study__nfe=changes["nfe"]).study.nfe
+        studied = with_keys(unchanged, {"study__rollout_nfe": [], "study__nfe": changes["nfe"]}, of_option).study.nfe
         changes["rollout_nfe"] = [nfe for nfe in unchanged.study.rollout_nfe if nfe in studied]
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, **{f"study__{key}": value for key, value in changes.items()})
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
