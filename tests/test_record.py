@@ -204,6 +204,18 @@ def test_unusable_sources_are_refused_by_name(tmp_path, wind, message):
     assert "\n" not in problem
 
 
+@pytest.mark.parametrize(("count", "named"), [(3, 3), (60, 3)])
+def test_only_the_first_problems_of_many_are_in_the_line(tmp_path, count, named):
+    """Sixty bad files gave a line of 5 kB."""
+    for number in range(count):
+        (tmp_path / f"{number:02d}.nc").write_bytes(b"CDF")
+    record = open_record(str(tmp_path), tmp_path)
+    with pytest.raises(UserError, match=f"^{re.escape(str(tmp_path))}: {count} problems: ") as refused:
+        record.require_no_problems(str(tmp_path))
+    assert str(refused.value).count(".nc: ") == named
+    assert str(refused.value).endswith("; `wsdcast prepare --check` lists all") == (count > named)
+
+
 def test_all_problems_are_listed_at_once(tmp_path, wind):
     with_units(wind, "m/min").to_netcdf(tmp_path / "a.nc")
     wind.isel(longitude=slice(0, 4)).to_netcdf(tmp_path / "b.nc")

@@ -17,7 +17,8 @@ from wsdcast.runs.errors import UserError
 
 BLOCK_BYTES = 64e6
 """Size of a block, as float32, if the chunks of the source are smaller. Larger chunks are read whole up to four times this size."""
-
+SHOWN = 3
+"""Number of problems that the line of an error names."""
 
 Times = NDArray[np.datetime64]
 Statics = dict[str, NDArray[np.float32]]
@@ -82,10 +83,11 @@ class Record:
         """Check that the record can be used. ``source`` is what the user gave.
 
         Raises:
-            UserError: if the record has problems; the message lists all of them.
+            UserError: if the record has problems; the message names the first ones.
         """
         if len(self.problems) > 1:
-            raise UserError(f"{source}: {len(self.problems)} problems: {'; '.join(self.problems)}")
+            rest = "; `wsdcast prepare --check` lists all" * (len(self.problems) > SHOWN)
+            raise UserError(f"{source}: {len(self.problems)} problems: {'; '.join(self.problems[:SHOWN])}{rest}")
         if self.problems:
             raise UserError(of_address(source, self.problems[0]))
 
