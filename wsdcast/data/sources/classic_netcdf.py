@@ -19,8 +19,7 @@ class _Header:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.size = file, os.fstat(file.fileno()).st_size
-        magic = file.read(4)
-        self.version = magic[3]
+        self.version = self.number(4) & 0xFF  # the last byte of CDF\x05
         self.wide = self.version == 5
 
     def number(self, size: int) -> int:
