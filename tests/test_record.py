@@ -216,6 +216,18 @@ def test_only_the_first_problems_of_many_are_in_the_line(tmp_path, count, named)
     assert str(refused.value).endswith("; `wsdcast prepare --check` lists all") == (count > named)
 
 
+@pytest.mark.parametrize("bad", ["units", "cut"])
+def test_a_variable_in_a_file_that_cannot_be_read_is_not_called_absent(tmp_path, wind, bad):
+    with_units(wind, "m/min")[["u10"]].to_netcdf(tmp_path / "u.nc")
+    if bad == "cut":
+        (tmp_path / "u.nc").write_bytes((tmp_path / "u.nc").read_bytes()[:1000])
+    wind[["v10"]].to_netcdf(tmp_path / "v.nc")
+    (problem,) = open_record(str(tmp_path), tmp_path).problems
+    assert problem.startswith(f"{tmp_path}/u.nc: ")
+    (tmp_path / "u.nc").unlink()
+    assert open_record(str(tmp_path), tmp_path).problems[0].startswith("has no 10 m wind u; looked for ")
+
+
 def test_all_problems_are_listed_at_once(tmp_path, wind):
     with_units(wind, "m/min").to_netcdf(tmp_path / "a.nc")
     wind.isel(longitude=slice(0, 4)).to_netcdf(tmp_path / "b.nc")

@@ -18,9 +18,11 @@ def choose_times(record: Record, start: datetime | None, end: datetime | None, s
     """Set the times and places of a record: the selected times of all pieces, in order. Add problems and notes about them."""
     times_of: dict[str, Times] = {}
     pieces_of = {channel: [index for index, piece in enumerate(record.pieces) if channel in piece.chunks] for channel in record.channels}
+    # In a file that could not be read there may be more variables. It has a problem already, and is not among the misfits.
+    is_read = len(record.problems) == len(record.misfits)
     if absent := [channel for channel, pieces in pieces_of.items() if not pieces]:
         is_among = f"among {', '.join(record.contents)}"
-        record.problems += [f"has no {words(channel)}; looked for {known_names(channel)} {is_among}" for channel in absent]
+        record.problems += [f"has no {words(channel)}; looked for {known_names(channel)} {is_among}" for channel in absent if is_read]
         return
     for channel, pieces in pieces_of.items():
         times = np.concatenate([record.pieces[index].times for index in pieces])
