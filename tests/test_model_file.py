@@ -276,7 +276,7 @@ def test_the_model_card_has_the_scores_of_the_run(trained, tmp_path):
     assert summary.facts["scores"].endswith("scores.nc is of another forecast or model")
 
 
-def test_a_model_that_cannot_make_its_recipes_rollout_needs_one_that_was_scored(trained, tmp_path):
+def test_a_model_that_cannot_make_its_recipes_rollout_needs_another(trained, tmp_path):
     """The card had the scores of 4 evaluations, and every forecast from the file ended in an error about 1."""
     shutil.copytree(trained / "run", tmp_path / "run")
     for name in ("moments", "predictions", "generator", "forecast.zarr", "moments_forecast.zarr"):
@@ -285,10 +285,9 @@ def test_a_model_that_cannot_make_its_recipes_rollout_needs_one_that_was_scored(
     wsdcast.train(tmp_path / "r.yaml", tmp_path / "run")
     line = refused("export-model", tmp_path / "run", tmp_path / "r.wsd")
     assert "cannot forecast with the settings of its recipe (rollout.nfe 1: the solver midpoint cannot make this number" in line
-    assert "forecast and score with others first, such as `wsdcast rollout" in line
+    assert "run `wsdcast rollout` with others first" in line
     assert not (tmp_path / "r.wsd").exists()
     wsdcast.rollout(run=tmp_path / "run", nfe=2)
-    wsdcast.score(run=tmp_path / "run")
     wsdcast.export_model(tmp_path / "run", tmp_path / "r.wsd")
     summary = wsdcast.rollout(model=tmp_path / "r.wsd", initial=str(trained / "run/analysis.zarr"), run=tmp_path / "new", days=0.25)
     assert summary.facts["evaluations"].startswith("2 of the generator")

@@ -30,8 +30,8 @@ SAMPLING = ("nfe", "solver", "grid_in_time", "log_snr_ends", "momentum", "warmth
 def export_model(run: str | Path, out: str | Path, *, overwrite: bool = False) -> Summary:
     """Write the trained model of a run directory to one file, with weights, recipe, normalisation, static fields and a model card.
 
-    The model card has the CRPS of ``RUN/scores.nc`` if that was made with this model. By default the model then forecasts with the
-    evaluations, solver, flow times and warmth of that forecast, else with those of the recipe that it was trained with.
+    The model card has the CRPS of ``RUN/scores.nc`` if that was made with this model. By default the model forecasts with the
+    evaluations, solver, flow times and warmth of the forecast in ``run``; without one, with those of the recipe that it was trained with.
 
     Args:
         run: run directory with a trained generator.
@@ -40,7 +40,7 @@ def export_model(run: str | Path, out: str | Path, *, overwrite: bool = False) -
 
     Raises:
         UserError: if the run has no trained model, the moments of its prior are not in the run directory (``given`` and ``climatology``),
-            ``out`` is there already and ``overwrite`` is False, or there are no scores and the networks cannot make the recipe's rollout.
+            ``out`` is there already and ``overwrite`` is False, or there is no forecast and the networks cannot make the recipe's rollout.
     """
     resolved, directory = resolve(None, run, Recipe, FINE_TUNED)
     path = Path(out)
@@ -53,15 +53,15 @@ def export_model(run: str | Path, out: str | Path, *, overwrite: bool = False) -
     if resolved.generator.prior in ("given", "climatology"):
         raise UserError(f"a model with the prior {resolved.generator.prior} has moments that are no trained network, so it cannot travel")
     record, facts = _described(resolved, directory)
-    scored = _scored(directory)
-    if scored is not None:
-        resolved = resolved.changed(**{f"rollout__{key}": getattr(scored.rollout, key) for key in SAMPLING})
+    forecast = _forecast(directory)
+    if forecast is not None:
+        resolved = resolved.changed(**{f"rollout__{key}": getattr(forecast.rollout, key) for key in SAMPLING})
     try:
         require_rollout(resolved)
     except UserError as error:
-        advice = f"forecast and score with others first, such as `wsdcast rollout --run {run} --nfe 4`; the model keeps those"
+        advice = "run `wsdcast rollout` with others first, such as --nfe, and the model keeps them"
         raise UserError(f"{run}: its networks cannot forecast with the settings of its recipe ({error}); {advice}") from None
-    scores = _scores(directory, scored)
+    scores = _scores(directory, forecast)
     with complete(path) as partial:
         digest = write_model(partial, resolved, record, directory, facts, _card(resolved, record, facts, scores))
     summary = Summary("export-model", written={str(path): f"{path.stat().st_size / 1e3:.0f} kB"})
@@ -79,7 +79,7 @@ def model_card(run: str | Path) -> str:
     resolved, directory = resolve(None, run, Recipe, FORECAST)
     require(resolved, directory, FORECAST, "rollout")
     record, facts = _described(resolved, directory)
-    return _card(resolved, record, facts, _scores(directory, _scored(directory)))
+    return _card(resolved, record, facts, _scores(directory, resolved))
 
 
 def _described(resolved: Recipe, directory: Path) -> tuple[Analysis, dict[str, Any]]:
@@ -102,15 +102,15 @@ def _described(resolved: Recipe, directory: Path) -> tuple[Analysis, dict[str, A
     return record, facts
 
 
-def _scored(directory: Path) -> Recipe | None:
-    """The recipe of the forecast that was scored, whose section ``rollout`` may be another than in training; None without scores."""
+def _forecast(directory: Path) -> Recipe | None:
+    """The recipe of the forecast of the trained model, whose section ``rollout`` may be another than in training; None without one."""
     recipe, _ = resolve(None, directory, Recipe, FORECAST)
-    return recipe if all(is_current(recipe, directory, artefact, True) for artefact in (FORECAST, SCORES)) else None
+    return recipe if is_current(recipe, directory, FORECAST, True) else None
 
 
-def _scores(directory: Path, scored: Recipe | None) -> str:
-    """The fair CRPS by lead time and how many members have it, in words; empty if there are no scores of this model."""
-    if scored is None:
+def _scores(directory: Path, forecast: Recipe | None) -> str:
+    """The fair CRPS of a forecast by lead time and how many members have it, in words; empty if it was not scored."""
+    if forecast is None or not is_current(forecast, directory, SCORES, True):
         return ""
     with xr.open_dataset(directory / SCORES, decode_timedelta=True) as scores:
         headline = headline_of(scores)
@@ -118,7 +118,7 @@ def _scores(directory: Path, scored: Recipe | None) -> str:
         leads = crps["prediction_timedelta"].values // np.timedelta64(1, "h")
         values = ", ".join(f"{crps.values[leads == lead][0]:.3f} at {lead} h" for lead in SCORED_LEADS if lead in leads)
         what = "m/s, u and v" if headline == "both" else f"{name_in_words(headline)} in {units_of(headline)}"
-        return f"{values} ({what}, {scored.rollout.members} members)"
+        return f"{values} ({what}, {forecast.rollout.members} members)"
 
 
 def _samples(recipe: Recipe) -> str:
