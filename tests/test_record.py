@@ -119,7 +119,9 @@ def test_what_is_odd_about_files_and_times_is_noted(tmp_path, wind):
 def test_a_record_without_a_time_says_whether_the_period_is_why(tmp_path, wind, period):
     wind = wind if period else wind.assign_coords(time=wind.time + np.timedelta64(1, "h"))
     wind.to_netcdf(tmp_path / "wind.nc")
-    words = "UTC in the period from data.start to data.end" if period else "UTC"
+    words = (
+        "UTC in the period from data.start to data.end" if period else "UTC; of means over hours, as at 00:30, take instantaneous values"
+    )
     assert open_record(str(tmp_path), tmp_path, **period).problems == [f"none of its times lies at 00, 06, 12 or 18 {words}"]
 
 
@@ -184,7 +186,9 @@ FAULTS = {
     "u10 has a dimension 'number' of length 3": lambda ds: ds.expand_dims(number=[0, 1, 2], axis=1),
     "u10 has no coordinate 'latitude'": lambda ds: ds.rename(latitude="y"),
     "u10 has no coordinate 'time'": lambda ds: ds.rename(time="t").drop_vars("t"),
-    "on no regular grid": lambda ds: ds.rename(latitude="y").assign_coords(latitude=("y", LATITUDES)),
+    "on no regular grid: 'latitude' is not one of its dimensions; bring it to a global grid": lambda ds: ds.rename(
+        latitude="y"
+    ).assign_coords(latitude=("y", LATITUDES)),
     "2 times occur twice, the first 2020-01-01T06:00": lambda ds: ds.isel(time=[0, 1, 1, 2, 2, 3]),
     "no dates of the standard calendar": numbered,
     "none of its times lies at 00, 06, 12 or 18 UTC": lambda ds: ds.assign_coords(time=ds.time + np.timedelta64(1, "h")),

@@ -45,9 +45,12 @@ def choose_times(record: Record, start: datetime | None, end: datetime | None, s
     record.times = times_of[record.channels[0]]
     _require_all(record, times_of)
     if not record.times.size:
-        record.problems.append(
-            "none of its times lies at 00, 06, 12 or 18 UTC" + (" in the period from data.start to data.end" if start or end else "")
+        why = (
+            " in the period from data.start to data.end"
+            if start or end
+            else "; of means over hours, as at 00:30, take instantaneous values"
         )
+        record.problems.append(f"none of its times lies at 00, 06, 12 or 18 UTC{why}")
     elif not all_hours and _one_day_a_month(record.times):
         record.problems.append("its times are some hours of one day a month: means of a month by hour of day, no six-hourly record")
     elif not all_hours and in_a_row > 1 and not np.any(np.diff(record.times) == STEP):

@@ -36,7 +36,8 @@ def space_of(array: xr.DataArray) -> dict[Hashable, str]:
         if not candidates:
             raise UserError(f"{array.name} has no coordinate '{standard}'")
         if array[candidates[0]].dims != (candidates[0],):
-            raise UserError(f"{array.name} is on no regular grid: '{candidates[0]}' is not one of its dimensions")
+            advice = "bring it to a global grid of latitudes and longitudes first"
+            raise UserError(f"{array.name} is on no regular grid: '{candidates[0]}' is not one of its dimensions; {advice}")
         if _units(array[candidates[0]]) in BACKWARD[standard]:
             expected = {"latitude": "degrees_north", "longitude": "degrees_east"}[standard]
             raise UserError(f"{candidates[0]} has units '{array[candidates[0]].attrs['units']}'; expected {expected}")
