@@ -83,6 +83,9 @@ def test_a_forecast_from_the_file_has_the_bits_of_the_run(trained, tmp_path, sta
     xr.testing.assert_equal(forecast_of(tmp_path / "run"), forecast_of(trained / "run"))
     assert read_model(model).digest == summary.facts["sha256 of the model"]
     assert not (tmp_path / "run/moments_forecast.zarr").exists()
+    # The source has later states in one case, and the summary said that it has none.
+    reason = "only scores need it, and there are none: no later states are read with a model file"
+    assert summary.facts["not written: moments_forecast.zarr"] == reason
     with xr.open_dataset(tmp_path / "run/initial_states.nc") as states, xr.open_zarr(record, chunks=None) as analyses:
         assert [str(time)[:13] for time in states["time"].values] == ["2000-01-29T06", "2000-01-29T12"]
         for name in DEFAULT:

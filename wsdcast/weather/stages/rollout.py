@@ -140,8 +140,9 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
     has_truth = not origin.source and bool(
         np.isin(initial_times[:, None] + np.array(settings.kept_leads) * np.timedelta64(1, "h"), record.times).any()
     )
+    without = "no later states are read with a model file" if origin.source else "the record has no truth after the initial times"
     if settings.keep == "scores" and not has_truth:
-        raise UserError("--score: the record has no truth after the initial times, so nothing can be scored")
+        raise UserError(f"--score: {without}, so nothing can be scored")
     summary = Summary("rollout", facts=_facts(origin))
     processes.decided(lambda: require_memory_of_rollout(networks, record, origin.starts, settings, batch, len(variables)))
     samplers: dict[str, Sampler] = {}
@@ -149,7 +150,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
         samplers[MOMENTS_FORECAST] = moments_sampler_of(networks, deterministic=deterministic)
     elif resolved.generator.has_moments_model:
         processes.decided(lambda: _remove_outdated(resolved, directory, overwrite))
-        reason = "rollout.keep is statistics" if has_truth else "the record has no truth after the initial times"
+        reason = "rollout.keep is statistics" if has_truth else without
         summary.facts[f"not written: {MOMENTS_FORECAST}"] = f"only scores need it, and there are none: {reason}"
     samplers[FORECAST] = sampler_of(networks, settings, deterministic=deterministic)
     current = processes.decided(
