@@ -30,6 +30,25 @@ def test_levels_without_units_are_pascals_if_they_are_large(values, expected):
     assert levels_of(array)[1].tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "attributes", "values", "is_pressure"),
+    [
+        ("level", {}, [10.0], False),  # may be 10 m
+        ("level", {}, [1, 2, 3], False),
+        ("level", {}, [10, 50, 1000], True),  # of WeatherBench 2
+        ("level", {"units": "hPa"}, [10.0], True),
+        ("level", {"long_name": "pressure level"}, [10.0], True),
+        ("level", {"standard_name": "air_pressure"}, [10.0], True),
+        ("isobaricInhPa", {}, [10.0], True),
+        ("plev", {}, [10.0], True),
+    ],
+)
+def test_small_levels_without_units_are_pressures_only_if_something_says_so(name, attributes, values, is_pressure):
+    array = xr.DataArray(np.zeros(len(values)), {name: (name, values, attributes)}, (name,), name="u")
+    found = find(xr.Dataset({"u": array}), f"u_component_of_wind@{10 if 10 in values else 1}")
+    assert (found is not None) == (levels_of(array) is not None) == is_pressure
+
+
 @pytest.mark.parametrize("values", [[98, 99], [500.0, 850.0]])
 @pytest.mark.parametrize(
     "attributes",

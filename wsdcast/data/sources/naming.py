@@ -20,6 +20,9 @@ LEVEL_NAMES = ("level", "isobaricinhpa", "isobaricinpa", "pressure_level", "plev
 PASCALS = {"pa": 1.0, "pascal": 1.0, "pascals": 1.0, **dict.fromkeys(("hpa", "mb", "mbar", "millibar", "millibars"), 100.0)}
 HIGHEST_LEVEL = 1100.0
 """In hPa. Levels without units are in Pa if one of them is larger."""
+LEAST_LEVEL = 50.0
+"""Levels without units or a name of a pressure may be heights in m, or numbers, unless one of them is this large."""
+SAYS_PRESSURE = re.compile("pres|isobar|plev")
 OF_A_MODEL = re.compile(r"model[\s_]*(le?v|layer)|hybrid|sigma|^atmosphere_", re.IGNORECASE)
 """Standard and long names of levels that follow the ground. Some files give them units of a pressure. ``atmosphere_`` begins the standard
 names of CF's appendix D."""
@@ -145,6 +148,9 @@ def levels_of(array: xr.DataArray) -> tuple[Hashable | None, NDArray[np.float64]
         if coordinate.ndim > 1 or not np.issubdtype(coordinate.dtype, np.number) or not _is_pressure(coordinate, units):
             continue
         values = np.atleast_1d(coordinate.values).astype(np.float64)
+        about = f"{name} {coordinate.attrs.get('standard_name')} {coordinate.attrs.get('long_name')}".lower()
+        if not units and values.max() < LEAST_LEVEL and not SAYS_PRESSURE.search(about):
+            continue
         in_pascals = PASCALS[units] == 1 if units else bool(values.max() > HIGHEST_LEVEL)
         return (coordinate.dims[0] if coordinate.ndim else None), values / 100 if in_pascals else values
     return None
