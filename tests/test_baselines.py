@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import six_hourly
 
 from wsdcast.data.grid import Grid
-from wsdcast.verification import memory
-from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, other_years, past_states
-from wsdcast.verification.scoring import Sources, climate_of
+from wsdcast.verification import memory, scoring
+from wsdcast.verification.baselines import CLIMATOLOGICAL_MEAN, CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, climate_of, other_years, past_states
+from wsdcast.verification.scoring import Sources, statistics_by_start, statistics_of
 from wsdcast.verification.truth import Truth
 
 GRID = Grid.regular("4x2")
@@ -83,6 +85,42 @@ def test_the_memory_of_scoring_is_that_of_the_initial_times_with_truth(years, mo
     sources, leads = Sources((), "", years.times[0], ""), np.arange(6, 30, 6) * np.timedelta64(1, "h")
     times = np.array(["2016-08-01", "2030-01-01"], "datetime64[ns]")
     assert memory.scoring(sources, times[::-1], leads) == memory.scoring(sources, times[:1], leads)
+
+
+@pytest.mark.parametrize("until", ["2016-07-01", "2011-01-11"])
+def test_the_climatology_is_scored_once_for_each_valid_time(years, until, monkeypatch):
+    """Forecasts of five initial times share valid times. Each has the scores that a computation of that time alone gives."""
+    record, random = truth_of(years.times, until), np.random.default_rng(0)
+    fields = random.normal(size=(record.times.size, 2, *GRID.shape)).astype(np.float32)
+    fields[record.past[::7]] = np.nan
+    record = replace(record, read=lambda positions: fields[positions])
+    forecast = SimpleNamespace(read=lambda row, chunk: fields[-20:].reshape(2, 10, *fields.shape[1:])[:, chunk])
+    monkeypatch.setattr(scoring, "opened", lambda _: ({"model": forecast}, record))
+    counts: dict[int, int] = {}
+
+    def counted(ensemble, *arguments):
+        counts[len(ensemble)] = counts.get(len(ensemble), 0) + ensemble.shape[1]
+        return statistics_of(ensemble, *arguments)
+
+    monkeypatch.setattr(scoring, "statistics_of", counted)
+    leads = np.arange(6, 66, 6) * np.timedelta64(1, "h")
+    times = six_hourly("2017-08-01", 5)
+    result = statistics_by_start(Sources((("model", ""),), until, record.times[0], ""), times, leads, {}, None, None)
+    climate, states = climate_of(record, times[:, None] + leads)
+    assert counts[states.shape[-1]] == 14  # distinct valid times
+    gaps = np.isin(np.unique(states), record.past[::7])
+    assert result.attrs["left_out"] == f"{gaps.sum()} of {gaps.size} past states, which have gaps"
+    for start, time in enumerate(times):
+        for lead in range(leads.size):
+            members = fields[states[start, lead]]
+            mean = members[np.isfinite(members).all(axis=(1, 2, 3))].mean(axis=0)[None]
+            true = record.at(time + leads[lead : lead + 1])
+            for name, ensemble in ((climate, members), (CLIMATOLOGICAL_MEAN, mean)):
+                alone = statistics_of(ensemble[:, None], true, GRID).isel(prediction_timedelta=0)
+                here = result.sel(forecast=name).isel(time=start, prediction_timedelta=lead, drop=True)
+                for field in alone.drop_dims("degree"):  # to the last bit
+                    np.testing.assert_array_equal(here[field].values[..., : alone[field].shape[-1]], alone[field], field)
+                np.testing.assert_allclose(here["kinetic_energy"], alone["kinetic_energy"], rtol=1e-5, atol=1e-6)
 
 
 def test_climatology_members_of_a_date_are_those_listed():

@@ -68,6 +68,21 @@ def other_years(truth: Truth, valid_times: Times) -> Indices | None:
     return np.stack(chosen).reshape(*valid_times.shape, members)
 
 
+def climate_of(truth: Truth, valid_times: Times) -> tuple[str, Indices]:
+    """Return the name of the climatology, and the positions of its states in the truth at all valid times, (*valid_times.shape, member).
+
+    With enough years for the valid times that have truth it is the probabilistic climatology (:func:`other_years`), else the same past
+    states at all times (:func:`past_states`). At valid times without truth the states mean nothing.
+    """
+    known = np.isin(valid_times, truth.times)
+    if known.any() and (states := other_years(truth, valid_times[known])) is not None:
+        of_all = np.full((*valid_times.shape, states.shape[-1]), states.flat[0])
+        of_all[known] = states
+        return PROBABILISTIC_CLIMATOLOGY, of_all
+    states = past_states(truth)
+    return CLIMATOLOGY, np.broadcast_to(states, (*valid_times.shape, states.size))
+
+
 def mean_of(ensemble: Field, whole: NDArray[np.bool_]) -> Field:
     """Return the mean of the members without gaps as an ensemble of one member, (1, lead, ...); NaN at lead times without any.
 

@@ -15,11 +15,12 @@ from wsdcast.data.sources.foreign_forecasts import StoredForecast
 from wsdcast.data.variables import DEFAULT
 from wsdcast.data.winds import winds_of
 from wsdcast.runs.resources import require_memory
+from wsdcast.verification.baselines import climate_of
 from wsdcast.verification.bootstrap import DRAWS
 from wsdcast.verification.kinetic_energy import truncation
 from wsdcast.verification.metrics import scored_names
 from wsdcast.verification.regions import REGIONS
-from wsdcast.verification.scoring import LEADS_AT_ONCE, Sources, climate_of, opened
+from wsdcast.verification.scoring import LEADS_AT_ONCE, Sources, opened
 
 CHUNKS_AT_ONCE = 10
 """Number of chunks that zarr decompresses at the same time."""
@@ -68,22 +69,21 @@ def reading(forecast: StoredForecast, leads: int) -> float:
 
 
 def scoring(sources: Sources, times: NDArray[np.datetime64], leads: NDArray[np.timedelta64]) -> float:
-    """Return the peak bytes of scoring one initial time (:func:`wsdcast.verification.scoring.score_start`)."""
+    """Return the peak bytes of :func:`score_start` and of :func:`score_climate`, in a process that does both."""
     forecasts, truth = opened(sources)
     points, together = math.prod(truth.grid.shape), min(LEADS_AT_ONCE, leads.size)
-    valid = times[:, None] + leads
-    known = valid[np.isin(valid, truth.times)]  # of initial times without truth the states say nothing about the others
-    states = climate_of(truth, known[:together])[1]
+    valid = np.unique(times[:, None] + leads)
+    states = climate_of(truth, valid)[1]
     field = 4 * len(sources.variables) * points
-    climate, past = field * together * states.shape[-1], field * np.unique(states).size
-    held, peak = 0.0, 0.0
+    past = field * max(np.unique(states[first : first + together]).size for first in range(0, valid.size, together))
+    held, peak = 0.0, 3.0 * past
     for forecast in forecasts.values():
         peak = max(peak, held + past + reading(forecast, together))
         held += field * together * forecast.members
-    members = max([states.shape[-1], *(forecast.members for forecast in forecasts.values())])
-    masked = field * together * members if sources.domain else 0
-    computing = _bytes_of_computing(members, truth.grid, sources.variables)
-    peak = max(peak, held + 3 * past, held + past + climate + masked + computing)
+    climate, most = states.shape[-1], max((forecast.members for forecast in forecasts.values()), default=1)
+    for members, fields in ((climate, field * together * climate), (most, held)):
+        masked = field * together * members if sources.domain else 0
+        peak = max(peak, past + fields + masked + _bytes_of_computing(members, truth.grid, sources.variables))
     return peak + held + 6 * field * together  # the previous lead times may not be freed yet
 
 

@@ -26,12 +26,9 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
 from wsdcast.verification.baselines import (
     CLIMATOLOGICAL_MEAN,
-    CLIMATOLOGY,
     PERSISTENCE,
-    PROBABILISTIC_CLIMATOLOGY,
+    climate_of,
     mean_of,
-    other_years,
-    past_states,
     too_poor,
 )
 from wsdcast.verification.domain import Inside
@@ -155,58 +152,51 @@ def opened(sources: Sources) -> tuple[dict[str, StoredForecast], Truth]:
     return forecasts, truth
 
 
-def climate_of(truth: Truth, valid_times: NDArray[np.datetime64]) -> tuple[str, NDArray[np.intp]]:
-    """Return the name of the climatology, and the positions of its states in the truth at all valid times, (time, lead, member).
-
-    With enough years for the valid times that have truth it is the probabilistic climatology (:func:`other_years`), else the same past
-    states at all times (:func:`past_states`). At valid times without truth the states mean nothing.
-    """
-    known = np.isin(valid_times, truth.times)
-    if known.any() and (states := other_years(truth, valid_times[known])) is not None:
-        of_all = np.full((*valid_times.shape, states.shape[-1]), states.flat[0])
-        of_all[known] = states
-        return PROBABILISTIC_CLIMATOLOGY, of_all
-    states = past_states(truth)
-    return CLIMATOLOGY, np.broadcast_to(states, (*valid_times.shape, states.size))
-
-
-def score_start(
-    sources: Sources, row: int, time: np.datetime64, leads: NDArray[np.timedelta64], climate: tuple[str, NDArray[np.intp]]
-) -> dict[str, xr.Dataset]:
-    """Return the statistics of each forecast and each baseline from one initial time, (prediction_timedelta, ...).
+def score_start(sources: Sources, row: int, time: np.datetime64, leads: NDArray[np.timedelta64]) -> dict[str, xr.Dataset]:
+    """Return the statistics of each forecast and of persistence from one initial time, (prediction_timedelta, ...).
 
     Args:
         sources: of forecasts and truth.
         row: position of the initial time in the forecasts.
         time: the initial time.
         leads: lead times.
-        climate: name of the climatology, and positions of its states in the truth, (lead, member). States with gaps are left out; the
-            attribute ``gaps`` of the climatology's statistics has their positions.
     """
     forecasts, truth = opened(sources)
     initial, inside = truth.at(np.array([time])), sources.inside(truth.grid)
     parts: dict[str, list[xr.Dataset]] = {}
-    gaps = set[int]()
     for first in range(0, leads.size, LEADS_AT_ONCE):
         chunk = slice(first, min(first + LEADS_AT_ONCE, leads.size))
         true = truth.at(time + leads[chunk])
         ensembles = {name: forecast.read(row, chunk) for name, forecast in forecasts.items()}
         ensembles[PERSISTENCE] = np.broadcast_to(initial, (1, *true.shape))
-        name, states = climate
-        if states.size:
-            positions, inverse = np.unique(states[chunk], return_inverse=True)
-            fields, whole = _read(sources, positions.tobytes())
-            members = inverse.reshape(states[chunk].shape).T  # (member, lead)
-            ensembles[name] = fields[members]
-            ensembles[CLIMATOLOGICAL_MEAN] = mean_of(ensembles[name], whole[members])
-            gaps |= set(positions[~whole].tolist())
         for name, ensemble in ensembles.items():
             parts.setdefault(name, []).append(statistics_of(ensemble, true, truth.grid, inside, sources.variables))
         del ensembles, ensemble  # frees their memory before the next lead times are read
-    by_forecast = {name: xr.concat(chunks, dim="prediction_timedelta") for name, chunks in parts.items()}
-    if gaps:
-        by_forecast[climate[0]].attrs["gaps"] = sorted(gaps)
-    return by_forecast
+    return {name: xr.concat(chunks, dim="prediction_timedelta") for name, chunks in parts.items()}
+
+
+def score_climate(
+    sources: Sources, name: str, valid_times: NDArray[np.datetime64], states: NDArray[np.intp]
+) -> tuple[dict[str, xr.Dataset], set[int]]:
+    """Return the statistics of the climatology and of its mean at some valid times, (prediction_timedelta, ...), and what was left out.
+
+    They do not depend on the initial time, so forecasts from several that are valid at the same time share them.
+
+    Args:
+        sources: of the truth.
+        name: of the climatology.
+        valid_times: a few, whose states are in memory together.
+        states: positions of its states in the truth, (valid time, member). States with gaps are left out, and returned.
+    """
+    truth = opened(sources)[1]
+    true, inside = truth.at(valid_times), sources.inside(truth.grid)
+    positions, inverse = np.unique(states, return_inverse=True)
+    fields, whole = _read(sources, positions.tobytes())
+    members = inverse.reshape(states.shape).T  # (member, valid time)
+    climatology = fields[members]
+    both = {name: climatology, CLIMATOLOGICAL_MEAN: mean_of(climatology, whole[members])}
+    scored = {which: statistics_of(ensemble, true, truth.grid, inside, sources.variables) for which, ensemble in both.items()}
+    return scored, set(positions[~whole].tolist())
 
 
 @lru_cache(maxsize=1)
@@ -247,15 +237,21 @@ def statistics_by_start(
     Raises:
         UserError: if no initial time and lead time has the truth and all forecasts; the message names what is missing.
     """
-    climate, states = climate_of(opened(sources)[1], times[:, None] + leads)
-    tasks = [(sources, row, time, leads, (climate, states[row])) for row, time in enumerate(times)]
-    parts: dict[str, list[xr.Dataset]] = {}
-    gaps = set[int]()
-    for by_forecast in track(_in_turn(score_start, tasks, scheduler, workers), "scoring", times.size):
-        for name, part in by_forecast.items():
-            gaps |= set(part.attrs.pop("gaps", []))
-            parts.setdefault(name, []).append(part)
-    parts_by_forecast = streamed | {name: xr.concat(starts, dim="time", join="outer") for name, starts in parts.items()}
+    valid, of_pairs = np.unique(times[:, None] + leads, return_inverse=True)
+    climate, states = climate_of(opened(sources)[1], valid)
+    at_once = min(LEADS_AT_ONCE, leads.size)
+    groups = [slice(first, first + at_once) for first in range(0, valid.size if states.size else 0, at_once)]
+    of_starts = [(score_start, sources, row, time, leads) for row, time in enumerate(times)]
+    of_climate = [(score_climate, sources, climate, valid[group], states[group]) for group in groups]
+    results = list(track(_in_turn([*of_starts, *of_climate], scheduler, workers), "scoring", times.size + len(groups)))
+    starts, climates = results[: times.size], results[times.size :]
+    parts = {name: xr.concat([start[name] for start in starts], dim="time", join="outer") for name in starts[0]}
+    pairs = xr.DataArray(of_pairs.reshape(times.size, leads.size), dims=("time", "prediction_timedelta"))
+    for name in climates[0][0] if climates else ():
+        by_valid = xr.concat([scored[name] for scored, _ in climates], dim="prediction_timedelta", join="outer")
+        parts[name] = by_valid.isel(prediction_timedelta=pairs)
+    gaps = set[int]().union(*(left_out for _, left_out in climates))
+    parts_by_forecast = streamed | parts
     forecasts = [*(name for name, _ in sources.forecasts), *streamed]
     # The first is the forecast that the report is about.
     whole = {name: parts_by_forecast[name] for name in dict.fromkeys((*forecasts, *parts_by_forecast))}
@@ -281,13 +277,13 @@ def statistics_by_start(
     return together
 
 
-def _in_turn(function: Callable[..., Any], tasks: list[tuple[Any, ...]], scheduler: str | None, workers: int | None) -> Iterator[Any]:
-    """Yield the results in order: computed in this process one after the other, or in parallel by the workers of a cluster."""
+def _in_turn(tasks: list[tuple[Any, ...]], scheduler: str | None, workers: int | None) -> Iterator[Any]:
+    """Yield the results of tasks (function, *arguments) in order, computed in this process or in parallel by the workers of a cluster."""
     if scheduler is None and workers is None:
-        yield from (function(*task) for task in tasks)
+        yield from (function(*arguments) for function, *arguments in tasks)
         return
     with at_work(scheduler, workers, "") as options:
-        yield from compute(*(delayed(function)(*task) for task in tasks), **options)
+        yield from compute(*(delayed(function)(*arguments) for function, *arguments in tasks), **options)
 
 
 def fields_of(sources: Sources) -> Callable[[int], tuple[Field, Field]] | None:
