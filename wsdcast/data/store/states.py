@@ -58,9 +58,11 @@ class StoredStates:
         # Each state is read once and in order, so each chunk of the store is read once.
         positions, inverse = np.unique(indices, return_inverse=True)
         states = np.empty((positions.size, *self.shape[1:]), np.float32)
+        neighbours = positions.size and np.ptp(positions) == positions.size - 1
+        chosen = slice(positions[0], positions[-1] + 1) if neighbours else positions  # zarr takes less time for a slice
         for channel, array in enumerate(self.arrays if positions.size else ()):
             with _decoding(array):
-                states[:, channel] = self.packing.of([channel]).unpack(array.oindex[positions])
+                states[:, channel] = self.packing.of([channel]).unpack(array.oindex[chosen])
         return states[inverse.reshape(indices.shape)]
 
     @property
