@@ -82,6 +82,29 @@ def test_each_wind_has_rows_with_its_name_in_the_table(scores):
     )
 
 
+def test_a_ratio_to_zero_has_no_value(statistics, scores):
+    """In a dry region, persistence has no error in some bootstrap samples, or in all: the ratios were infinite there, with a warning."""
+    dry = statistics.copy(deep=True)
+    at = {"forecast": "bad", "variable": "2m_temperature"}
+    for name in ("crps_fair", "squared_error_debiased"):
+        dry[name].loc[at | {"region": "tropics", "time": STARTS[1:]}] = 0
+        dry[name].loc[at | {"region": "globe"}] = 0
+    dry["power_truth"].loc[at] = 0
+    result = scores_of(dry)
+    skill = [
+        result[name].sel(reference="bad", forecast="good", variable="2m_temperature")
+        for name in ("crps_fair_skill", "crps_fair_skill_interval")
+    ]
+    ratios = [result[name].sel(at) for name in ("spread_skill", "spread_skill_interval")]
+    for value, ends in (skill, ratios):
+        assert value.sel(region="globe").isnull().all()
+        assert np.isfinite(value.sel(region="tropics")).all()
+        assert ends.sel(region=["globe", "tropics"]).isnull().all()
+    assert result["power_ratio"].sel(at).isnull().all()
+    untouched = [name for name in scores if "skill" in str(name)]
+    xr.testing.assert_equal(result[untouched].sel(region="Europe"), scores[untouched].sel(region="Europe"))
+
+
 @pytest.mark.parametrize(("headline", "vector"), [("both@250", "vector@250"), ("10m_wind_speed", "vector"), ("2m_temperature", None)])
 def test_two_forecasts_are_compared_by_the_energy_score_of_the_headline(statistics, headline, vector):
     good, bad = (with_both(statistics.sel(forecast=[name])).assign_attrs(headline=headline) for name in ("good", "bad"))

@@ -67,6 +67,7 @@ def with_intervals(scores: xr.Dataset, statistics: xr.Dataset, references: Seque
 
     Intervals hold 95 % of bootstrap samples of the initial times, drawn in blocks (:func:`block_weights`). All forecasts are drawn at the
     same initial times. Their errors have much in common, so the interval of a skill is narrower than those of the two scores suggest.
+    Over a reference without error there is no skill, and no interval if a sample has none: both are NaN.
 
     Args:
         scores: metrics of the mean of ``statistics`` over time.
@@ -82,8 +83,8 @@ def with_intervals(scores: xr.Dataset, statistics: xr.Dataset, references: Seque
         for name in (name for name in SKILFUL if name in scores):
 
             def skill(values: xr.DataArray) -> xr.DataArray:
-                over = [values.sel(forecast=reference, drop=True) for reference in references]
-                return 1 - values / xr.concat(over, dim=dimension)
+                over = xr.concat([values.sel(forecast=reference, drop=True) for reference in references], dim=dimension)
+                return 1 - values / over.where(over > 0)
 
             result[f"{name}_skill"] = skill(scores[name])
             result[f"{name}_skill_interval"] = interval(skill(drawn[name]))

@@ -284,8 +284,8 @@ def metrics(mean: xr.Dataset) -> xr.Dataset:
     computed = {
         "rmse": mean["squared_error"] ** 0.5,
         "spread": mean["variance"] ** 0.5,
-        # An ensemble without any spread, such as one member repeated, has no ratio.
-        "spread_skill": spread_skill.where(mean["variance"] > 0),
+        # Without any spread, as of one member repeated, or without any error, as in a region without rain, there is no ratio.
+        "spread_skill": spread_skill.where((mean["variance"] > 0) & (mean["squared_error_debiased"] > 0)),
     }
     scores = xr.Dataset({name: mean[name] for name in ABOUT if name in mean} | computed)
     return scores.merge(spectral(mean)) if "power" in mean else scores

@@ -25,7 +25,7 @@ def compared(power: xr.DataArray, truth: xr.DataArray, along: str, name: str, wh
         ``{name}_ratio`` by wave. ``{name}_deviation``, ``{name}_deviation_mean`` and ``{name}_deviation_sum``: the largest, the mean and
         the sum of |1 - ratio| over the energetic waves (:data:`ENERGETIC`), NaN if there are none. ``energetic_{along}s``: their number.
     """
-    ratio = power / truth
+    ratio = power / truth.where(truth > 0)
     energetic = truth > ENERGETIC * (truth if whole is None else whole).sum(along)
     deviation = abs(1 - ratio).where(energetic)
     return xr.Dataset(
