@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import struct
 import subprocess
 import sys
 import zipfile
@@ -73,6 +76,18 @@ def test_files_unpacked_from_a_replaced_archive_are_not_read(directory):
     read("wind.zip")  # leaves its files in scratch, like a killed run
     pack(directory / "wind.zip", wind(seed=1))
     np.testing.assert_array_equal(read("wind.zip")[1][:, 0], wind(seed=1).u10.values)
+
+
+def test_an_archive_that_the_disk_has_no_room_for_is_not_unpacked(directory, monkeypatch):
+    with zipfile.ZipFile("big.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("big.nc", b"\0" * 3_000_000)
+        archive.writestr("notes.txt", b"\0" * 3_000_000)  # is not unpacked
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 2_900_000))
+    assert re.fullmatch(r"scratch/\w{8}-big.zip: needs 3 MB on disk, but only 2.9 MB are free", refused("big.zip"))
+    assert not [path for path in Path("scratch").rglob("*") if path.is_file()]
+    # A directory of the archive that says less than there is: no more than that is read.
+    Path("big.zip").write_bytes(Path("big.zip").read_bytes().replace(struct.pack("<I", 3_000_000), struct.pack("<I", 30)))
+    assert refused("big.zip") == "big.zip: cannot be unpacked (Bad CRC-32 for file 'big.nc')"
 
 
 def test_a_mistake_leaves_no_directory(directory):

@@ -28,6 +28,7 @@ from wsdcast.data.sources.open_data_layouts import SYSTEMS
 from wsdcast.data.sources.valid_range import with_invalid_missing
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError, first_line
+from wsdcast.runs.resources import require_space
 
 BUILT_IN = {
     "wb2": "gs://weatherbench2/datasets/era5/1959-2023_01_10-6h-240x121_equiangular_with_poles_conservative.zarr",
@@ -91,11 +92,11 @@ def unpacked(address: Address, scratch: Path) -> list[Address]:
     The unpacked files get the archive's time of change. A zip archive that holds a Zarr store is not unpacked.
 
     Raises:
-        UserError: if the archive is damaged or has no file of a known format.
+        UserError: if the archive is damaged or has no file of a known format, or if its files do not fit on the disk.
     """
     if not isinstance(address, str) or is_remote(address) or not _magic(Path(address)).startswith(b"PK\x03\x04"):
         return [address]
-    path, files = Path(address), list[Address]()
+    path = Path(address)
     if _zarr_in_zip(path) is not None:
         return [address]
     # Archives often have the same name, and one may be replaced by another. The digest keeps their directories apart.
@@ -103,23 +104,23 @@ def unpacked(address: Address, scratch: Path) -> list[Address]:
     directory.mkdir(parents=True, exist_ok=True)
     try:
         with zipfile.ZipFile(path) as archive:
-            for number, member in enumerate(archive.infolist()):
-                name = f"{number}-{Path(member.filename).name}"  # without directories, because a name in an archive may begin with ../..
-                if Path(name).suffix.lower() not in SUFFIXES or member.is_dir():
-                    continue
-                target = directory / name
-                if not target.exists() or target.stat().st_size != member.file_size:
-                    partial = target.with_suffix(".partial")
-                    with archive.open(member) as packed, partial.open("wb") as file:
-                        shutil.copyfileobj(packed, file, 1 << 24)
-                    partial.replace(target)
+            # Without directories, because a name in an archive may begin with ../..
+            targets = {directory / f"{number}-{Path(member.filename).name}": member for number, member in enumerate(archive.infolist())}
+            targets = {to: member for to, member in targets.items() if to.suffix.lower() in SUFFIXES and not member.is_dir()}
+            missing = {to: member for to, member in targets.items() if not to.exists() or to.stat().st_size != member.file_size}
+            require_space(directory, sum(member.file_size for member in missing.values()))  # zipfile reads no more than these
+            for target, member in missing.items():
+                partial = target.with_suffix(".partial")
+                with archive.open(member) as packed, partial.open("wb") as file:
+                    shutil.copyfileobj(packed, file, 1 << 24)
+                partial.replace(target)
+            for target in targets:
                 os.utime(target, ns=(path.stat().st_mtime_ns,) * 2)
-                files.append(str(target))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be unpacked ({first_line(error)})") from None
-    if not files:
+    if not targets:
         raise UserError(f"{path}: has no NetCDF or GRIB file in it")
-    return files
+    return [str(target) for target in targets]
 
 
 def shown(address: Address, outer: Address) -> str:
