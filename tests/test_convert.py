@@ -62,6 +62,7 @@ def test_zarr_is_our_layout(forecast, tmp_path):
         assert group[name].metadata.dimension_names == AXES
         assert group[name].chunks == (1, 3, 8, *GRID.shape)
     with xr.open_zarr(tmp_path / "o.zarr", decode_timedelta=True, chunks=None) as stored:
+        assert stored["time"].standard_name == "forecast_reference_time"
         xr.testing.assert_equal(stored, made())
         assert stored.attrs["attribution"] == "made up"
         assert "other" not in stored.attrs

@@ -14,6 +14,7 @@ import xarray as xr
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.axes import with_forecast_axes
 from wsdcast.data.sources.foreign_forecasts import open_forecast
+from wsdcast.data.store.zarr_store import close_store, create_store, open_store
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
@@ -156,6 +157,12 @@ MEANINGS = {
     "time alone": ({"time": TWO_STARTS}, STARTS[:2], None),
     "time called valid by its standard name alone": ({"time": (*TWO_STARTS, {"standard_name": "time"})}, STARTS[:2], None),
     "time is the initial time": ({"time": TWO_STARTS, "step": SPAN}, STARTS[:2], LEADS),
+    "time is the initial time of an early store": ({"time": (*TWO_STARTS, {"standard_name": "time"}), "step": SPAN}, STARTS[:2], LEADS),
+    "time is the initial time of a store": (
+        {"time": (*TWO_STARTS, {"standard_name": "forecast_reference_time"}), "step": SPAN},
+        STARTS[:2],
+        LEADS,
+    ),
     "time is the initial time, valid times follow": ({"time": TWO_STARTS, "step": SPAN, "valid_time": BOTH}, STARTS[:2], LEADS),
     "time is the initial time, lead times follow": ({"time": TWO_STARTS, "valid_time": BOTH}, STARTS[:2], LEADS),
     "time is the valid time of one forecast": ({"time": ALONG, "step": SPAN}, STARTS[0], LEADS),
@@ -224,3 +231,11 @@ def test_a_forecast_in_a_zip_archive_is_to_be_unpacked(tmp_path):
         archive.write(written(plain(), tmp_path), "model.nc")
     with pytest.raises(UserError, match=r"model\.zip: a zip archive in which no Zarr store is found; unpack it and name one of its files$"):
         open_forecast(str(tmp_path / "model.zip"))
+
+
+def test_the_time_of_a_store_says_whether_it_is_the_initial_time(tmp_path):
+    for name, further in (("time", {}), ("forecast_reference_time", {"prediction_timedelta": LEADS})):
+        create_store(tmp_path / name, {"time": STARTS} | further, GRID, DEFAULT, (1,) * (1 + len(further)))
+        close_store(tmp_path / name, {})
+        with open_store(tmp_path / name) as store:
+            assert store["time"].attrs == {"standard_name": name}

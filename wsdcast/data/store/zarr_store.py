@@ -80,8 +80,10 @@ def create_store(
             each chunk is a file of float32.
         packing: how they are packed; needed with shards.
     """
+    is_forecast = "prediction_timedelta" in coordinates
     axes = {
         **{name: (name, values, TIME_ATTRIBUTES.get(name, {})) for name, values in coordinates.items()},
+        "time": ("time", coordinates["time"], TIME_ATTRIBUTES["time"] if is_forecast else {"standard_name": "time"}),
         "latitude": ("latitude", grid.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
         "longitude": ("longitude", grid.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
     }
@@ -132,10 +134,11 @@ def add_variables(path: Path, variables: dict[str, xr.DataArray]) -> None:
 
 
 TIME_ATTRIBUTES = {
-    "time": {"standard_name": "time"},
+    "time": {"standard_name": "forecast_reference_time"},
     "number": {"standard_name": "realization"},
     "prediction_timedelta": {"standard_name": "forecast_period"},
 }
+"""Attributes of the axes of forecasts."""
 
 
 def close_store(path: Path, attributes: dict[str, Any]) -> None:
