@@ -27,7 +27,7 @@ ROUNDS = 3
 
 
 def bench_score() -> Benchmark:
-    """Measure all statistics of one chunk of a forecast, 50 members and eight lead times of u and v at 1.5 degrees.
+    """Measure all statistics of one chunk of a forecast, 50 members and eight lead times of u and v at 1.5 degrees, without baselines.
 
     Returns:
         The limit is the time to read the chunk from disk, when all of it is in the system's cache. The peers compute only CRPS, from the
