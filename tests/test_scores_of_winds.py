@@ -82,6 +82,16 @@ def test_each_wind_has_rows_with_its_name_in_the_table(scores):
     )
 
 
+def test_every_variable_of_the_scores_has_units_and_a_long_name(scores):
+    one = scores_of(joined({"good": by_start(0.3, DEFAULT), "bad": by_start(0.6, DEFAULT)}, STARTS, LEADS))
+    assert one.attrs["Conventions"] == "CF-1.11"
+    for name, field in (*scores.data_vars.items(), *one.data_vars.items()):
+        assert set(field.attrs) == {"units", "long_name"}, name
+    expected = {"rmse_interval": "m s-1", "crps_fair_skill": "1", "crps_fair_skill_interval": "1", "spread_skill_interval": "1"}
+    expected |= {"crps_fair_by_start": "m s-1", "variance_by_start": "m2 s-2", "energetic_degrees": "1"}
+    assert {name: one[name].units for name in expected} == expected
+
+
 def test_a_ratio_to_zero_has_no_value(statistics, scores):
     """In a dry region, persistence has no error in some bootstrap samples, or in all: the ratios were infinite there, with a warning."""
     dry = statistics.copy(deep=True)

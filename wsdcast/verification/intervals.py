@@ -25,6 +25,27 @@ from wsdcast.verification.spectra import wavelength_of_degree, wavelength_of_wav
 
 BY_START = "_by_start"
 """Suffix of the names of the statistics by initial time in ``scores.nc``, which tells them from metrics."""
+ENDINGS = {
+    "": "",
+    BY_START: ", of each initial time",
+    "_interval": ", ends of the 95 % interval",
+    "_skill": ", skill over the reference",
+    "_skill_interval": ", ends of the 95 % interval of its skill over the reference",
+}
+"""Endings of the names of variables, and what they add to the long name."""
+OF_SQUARE, OF_POWER = "square of the unit of the variable", "square of the unit of the variable times m"
+ABOUT_STATISTICS = {
+    "squared_error": ("squared error of the ensemble mean", OF_SQUARE),
+    "squared_error_debiased": ("squared error of the ensemble mean less variance / members", OF_SQUARE),
+    "variance": ("variance of the members", OF_SQUARE),
+    "power": ("zonal power of the members", OF_POWER),
+    "power_truth": ("zonal power of the truth", OF_POWER),
+    "kinetic_energy": ("kinetic energy of the members by spherical-harmonic degree", "m2 s-2"),
+    "kinetic_energy_truth": ("kinetic energy of the truth by spherical-harmonic degree", "m2 s-2"),
+    "energetic_wavenumbers": ("number of energetic wavenumbers", "1"),
+    "energetic_degrees": ("number of energetic degrees", "1"),
+}
+"""Long name and unit of what is no metric."""
 SKILFUL = ("crps_fair", "energy_score")
 """Metrics that have a skill, 1 - score / score of the reference."""
 
@@ -46,10 +67,8 @@ def scores_of(statistics: xr.Dataset) -> xr.Dataset:
     scores = with_intervals(computed, statistics, names[1:])
     scores = scores.merge(statistics.rename({name: f"{name}{BY_START}" for name in statistics.data_vars}), join="outer")
     units = list(map(units_of, map(str, scores["variable"].values)))
-    for name, (long_name, unit) in ABOUT.items():
-        if name in scores:
-            of_all = units[0] if len(set(units)) == 1 else unit
-            scores[name].attrs = {"long_name": long_name, "units": of_all if unit == OF_VARIABLE else unit}
+    for name, field in scores.data_vars.items():
+        field.attrs = _attributes(str(name), units[0] if len(set(units)) == 1 else OF_VARIABLE)
     if len(set(units)) > 1:
         scores = scores.assign_coords(units=("variable", units))
     scores["pairs"] = scored.sum("time").assign_attrs(long_name="starts with truth and with every forecast", units="1")
@@ -59,7 +78,19 @@ def scores_of(statistics: xr.Dataset) -> xr.Dataset:
         length = (along, wavelength(scores[along].values), {"long_name": f"wavelength of a {along}", "units": "km"})
         scores = scores.assign_coords({f"wavelength_of_{along}": length})
     subject = "10 m wind ensemble forecasts" if variables_of(scores) == list(DEFAULT) else "ensemble forecasts"
-    return scores.assign_attrs(title=f"scores of {subject}", **attributes)
+    return scores.assign_attrs(Conventions="CF-1.11", title=f"scores of {subject}", **attributes)
+
+
+def _attributes(name: str, of_variable: str) -> dict[str, str]:
+    """Return the long name and the units of a variable of ``scores.nc``, given the unit of the variables that are scored."""
+    about = ABOUT | ABOUT_STATISTICS
+    of, ending = next((of, ending) for ending in ENDINGS if (of := name.removesuffix(ending)) in about and name == of + ending)
+    long_name, unit = about[of]
+    if unit in (OF_SQUARE, OF_POWER) and of_variable != OF_VARIABLE:
+        square, power = ("m2 s-2", "m3 s-2") if of_variable == "m s-1" else (f"({of_variable})2", f"({of_variable})2 m")
+        unit = square if unit == OF_SQUARE else power
+    unit = "1" if "_skill" in ending else of_variable if unit == OF_VARIABLE else unit
+    return {"long_name": f"{long_name}{ENDINGS[ending]}", "units": unit}
 
 
 def with_intervals(scores: xr.Dataset, statistics: xr.Dataset, references: Sequence[str]) -> xr.Dataset:
