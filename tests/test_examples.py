@@ -21,6 +21,7 @@ from made_studies import made_settings
 from own_memory import needs_linux
 from PIL import Image
 from report_pages import in_chromium, random_fields, random_scores, written
+from scipy.stats import norm
 
 import wsdcast
 from wsdcast.data.grid import Grid
@@ -28,6 +29,8 @@ from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.variables import DEFAULT
 from wsdcast.study.weather_summary import combine
 from wsdcast.weather.forecast.noise import member_noise
+from wsdcast.weather.forecast.one_step import one_step
+from wsdcast.weather.forecast.origin import of_run
 from wsdcast.weather.recipe import Recipe, load_recipe
 
 pytestmark = pytest.mark.slow
@@ -305,6 +308,42 @@ def test_members_from_own_states_are_those_of_the_rollout(rolled_out, capsys):
     assert 0.5 < float((changed - members)[DEFAULT[0]].isel(prediction_timedelta=0).mean()) < 1.5
     script.main(run, members=3, steps=2)
     assert re.findall(r"^ +(\d+) h ", capsys.readouterr().out, re.MULTILINE) == ["6", "12", "6", "12"]
+
+
+def test_noise_from_residuals_of_the_validation_split(quick, tmp_path, capsys):
+    """In the first step each member is mean + std * the residuals of one sample of the validation split, which its seed chooses."""
+    run = tmp_path / "run"
+    shutil.copytree(quick, run)
+    example("moments_with_residual_noise").main([run])
+    made, ours = (xr.open_zarr(path / "forecast.zarr", decode_timedelta=True).load() for path in (run / "residual-noise", run))
+    assert made.sizes == ours.sizes
+    assert all((made[name] == ours[name]).all() for name in ours.coords)
+    record, networks = open_analysis(run / "analysis.zarr"), of_run(None, run, {}, None).networks
+    samples, starts = record.now("validation"), np.searchsorted(record.times, ours["time"])
+
+    def moments(now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        fields = one_step(networks, record, now, DEFAULT)
+        mean, std = (np.stack([fields[f"{name}_{moment}"] for name in DEFAULT], axis=1) for moment in ("mean", "std"))
+        return mean, std
+
+    mean, std = moments(samples)
+    library = (record.states[samples + 1] - mean) / std
+    mean, std = (field[:, None] for field in moments(starts))
+    first = np.stack([made[name].isel(prediction_timedelta=0).transpose("time", "number", ...) for name in DEFAULT], axis=2)
+    members = made.sizes["number"]
+    white = next(member_noise(0, ours["time"].values, members, 1, (2, *record.grid.shape)))
+    chosen = (norm.cdf(white[:, 0, 0, 0].numpy()) * len(library)).astype(int).reshape(starts.size, members)
+    assert set(chosen.flat) == set(range(len(library)))
+    np.testing.assert_allclose((first - mean) / std, library[chosen], atol=2e-3)
+
+    printed = capsys.readouterr().out.splitlines()
+    at = {"variable": "both", "region": "globe"}
+    scores, of_residuals = (xr.open_dataset(path / "scores.nc", decode_timedelta=True).sel(at) for path in (run, run / "residual-noise"))
+    last = {"prediction_timedelta": np.timedelta64(24, "h")}
+    crps = [*scores["crps_fair"].sel(last).values[:2], of_residuals["crps_fair"].sel(last).values[0]]
+    row = numbers(next(line for line in printed if line.startswith("| CRPS, 24 h")))
+    differences = [100 * (score / crps[0] - 1) for score in crps[1:]]
+    assert [row[0], row[4], row[8]] == pytest.approx([crps[0], *differences], abs=0.06)
 
 
 def test_own_network():

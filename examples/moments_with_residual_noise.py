@@ -1,0 +1,146 @@
+"""How much of the generator's lead is left if the moments network gets noise with spatial structure, and nothing more is trained?
+
+    python examples/moments_with_residual_noise.py RUN...
+
+"Moments alone" samples mean + std * noise at every step, with white noise. Here the noise is a field of standardised residuals, (target -
+mean) / std, of a random sample of the validation split. It has the spatial structure of the moments network's own errors, averaged over the
+weather: which residuals are drawn does not depend on the state. (Adding errors of the past is called dressing: Roulston and Smith 2003.)
+
+Each RUN is a scored run directory of one training seed, all with the same initial times. Writes RUN/residual-noise/forecast.zarr, for the
+initial times, members and lead times of RUN/forecast.zarr, and scores it. Prints a table: scores of the forecast of RUN, differences of the
+moments with white noise and with residuals from it in percent (positive is worse), and the share of its lead over white noise that is won
+by the residuals, where its lead is clear. Spread/skill and the spectrum, mean abs(1 - ratio) of energetic waves, are given as they are. All
+are means over the RUNs, whose values follow a slash. Brackets hold 95 % of bootstrap samples of initial times.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from itertools import product
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+import wsdcast
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.data.store.forecasts import Forecasts
+from wsdcast.runs import devices
+from wsdcast.runs.artefact import partial_of, resolve
+from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_ALONE, SCORES
+from wsdcast.runs.processes import completed_by_first
+from wsdcast.runs.progress import track
+from wsdcast.sampling.batches import batch_size, in_batches
+from wsdcast.sampling.samplers import Sampler
+from wsdcast.verification.bootstrap import block_weights, interval, longest_lead, resampled
+from wsdcast.verification.intervals import BY_START
+from wsdcast.verification.metrics import GLOBE, headline_of, metrics
+from wsdcast.warmstart.prior import PriorOf, warm_start
+from wsdcast.weather.forecast.origin import Origin, of_run
+from wsdcast.weather.forecast.running import groups
+from wsdcast.weather.forecast.writing import run_and_write
+from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.samples import samples_of
+from wsdcast.weather.stages.score_output import read_scores
+
+OUT = "residual-noise"
+LEADS = (6, 24, 72)
+RELATIVE = {"CRPS": "crps_fair", "energy score": "energy_score", "variogram score": "variogram_score"}
+ABSOLUTE = {"spread/skill": "spread_skill", "spectrum": "power_deviation_mean"}
+STATISTICS = ("crps_fair", "energy_score", "variogram_score", "variance", "squared_error", "squared_error_debiased", "power", "power_truth")
+"""What these scores are computed from."""
+
+
+@torch.inference_mode()
+def residuals(origin: Origin, prior_of: PriorOf) -> Tensor:
+    """Return (target - mean) / std of all samples of the validation split, (sample, channel, latitude, longitude)."""
+    record = open_analysis(origin.directory / ANALYSIS, past_states=origin.record.past_states)
+    (samples,) = samples_of(record, origin.networks.forcings, "validation")
+    batches = torch.arange(len(samples)).split(50)
+    return torch.cat([prior_of(samples.context(batch)).normalise(samples.target(batch)) for batch in batches])
+
+
+def residual_sampler(prior_of: PriorOf, library: Tensor) -> Sampler:
+    """Return a sampler whose noise is fields of the ``library``, each with the same probability.
+
+    It gets the white noise of each member and step, which depends on seed, initial time, member and step alone. The first normal number of
+    this noise chooses the field, by its cumulative distribution function.
+    """
+
+    def sampler(context: Tensor, noise: Tensor) -> Tensor:
+        chosen = (torch.special.ndtr(noise[:, 0, 0, 0].double()) * len(library)).long()
+        return prior_of(context).denormalise(library[chosen.clamp(max=len(library) - 1)])
+
+    return sampler
+
+
+@devices.own_torch_settings()
+def forecast(run: Path) -> Path:
+    """Write the ensembles with residuals as noise, and return the path of their store."""
+    recipe, _ = resolve(None, run, Recipe, FORECAST)
+    origin = of_run(recipe, run, {}, None)
+    record, networks, settings = origin.record, origin.networks, origin.recipe.rollout
+    prior_of, size = warm_start(networks.moments), batch_size(record.grid.latitude.size * record.grid.longitude.size, devices.device())
+    sampler = in_batches(residual_sampler(prior_of, residuals(origin, prior_of)), size)
+    path, times, leads = run / OUT / FORECAST, origin.initial_times, settings.kept_leads
+    path.parent.mkdir(exist_ok=True)
+    store = Forecasts(partial_of(path), times, settings.members, leads, reduced=False, grid=record.grid, variables=origin.kept_variables)
+    rows = groups(np.arange(times.size), settings.members, size, devices.device())
+    with completed_by_first(path, {}, overwrite=True, size=store.bytes):
+        store.create()
+        steps = run_and_write(store, record, networks.forcings, sampler, origin.starts, rows, settings)
+        for _ in track(steps, f"moments with residuals, {run}", times.size * settings.steps):
+            pass
+        store.close({"title": "ensembles of the moments network, with residuals as noise"})
+    return path
+
+
+def scored(run: Path) -> xr.Dataset:
+    """Score the residuals' forecast of a run, and return its statistics and those of RUN's forecasts, (forecast, time, lead time)."""
+    wsdcast.score_forecast(forecast(run), run / ANALYSIS, run / OUT, overwrite=True)
+    ours, theirs = (read_scores(path / SCORES).sel(region=GLOBE, lag=1) for path in (run, run / OUT))
+    names = [f"{name}{BY_START}" for name in STATISTICS]
+    chosen = [one[names].sel(variable=headline_of(ours), drop=True) for one in (ours, theirs)]
+    forecasts = [chosen[0].isel(forecast=0), chosen[0].sel(forecast=MOMENTS_ALONE), chosen[1].isel(forecast=0)]
+    joined = xr.concat(forecasts, dim="forecast", coords="minimal", compat="override")
+    return joined.rename({f"{name}{BY_START}": name for name in STATISTICS})
+
+
+def main(runs: list[Path]) -> None:
+    """Write and score the forecasts, and print the table."""
+    every = xr.concat([scored(run) for run in runs], dim="run")
+    alike = every["crps_fair"].notnull().all(["forecast", "run"])
+    drawn = metrics(resampled(every, block_weights(every["time"].values, longest_lead(alike)), alike))
+    by_run = metrics(every.where(alike).mean("time"))
+    print(f"{int(alike.sum('time').min())} initial times\n")
+    print("| score | RUN | white noise | residuals | share of the lead |\n|---|---|---|---|---|")
+    for (heading, score), lead in product((RELATIVE | ABSOLUTE).items(), LEADS):
+        if (at := np.timedelta64(lead, "h")) in by_run["prediction_timedelta"]:
+            pair = (one[score].sel(prediction_timedelta=at).transpose("forecast", "run", ...) for one in (by_run, drawn))
+            print(f"| {heading}, {lead} h | {' | '.join(cells(*pair, heading in RELATIVE))} |")
+
+
+def cells(by_run: xr.DataArray, drawn: xr.DataArray, relative: bool) -> list[str]:
+    """Return the cells of a row, from a score (forecast, run) and that of bootstrap samples (forecast, run, draw)."""
+    mean, draws = by_run.mean("run"), drawn.mean("run")
+
+    def text(form: str, score: Callable[[xr.DataArray], xr.DataArray]) -> str:
+        bounds = ", ".join(form.format(bound) for bound in interval(score(draws)).values)
+        return f"{form.format(score(mean).item())} [{bounds}] / {', '.join(map(form.format, score(by_run).values))}"
+
+    if not relative:
+        return [text("{:.3f}", itemgetter(which)) for which in range(3)] + ["-"]
+    differences = [text("{:+.1f}", lambda score, which=which: 100 * (score[which] / score[0] - 1)) for which in (1, 2)]
+    has_lead = interval(draws[1] - draws[0])[0] > 0
+    share = text("{:.0f} %", lambda score: 100 * (score[1] - score[2]) / (score[1] - score[0])) if has_lead else "-"
+    return [text("{:.3f}", itemgetter(0)), *differences, share]
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    main([Path(name) for name in sys.argv[1:]])
