@@ -9,8 +9,8 @@ weather: which residuals are drawn does not depend on the state. (Adding errors 
 Each RUN is a scored run directory of one training seed, all with the same initial times. Writes RUN/residual-noise/forecast.zarr, for the
 initial times, members and lead times of RUN/forecast.zarr, and scores it. Prints a table: scores of the forecast of RUN, differences of the
 moments with white noise and with residuals from it in percent (positive is worse), and the share of its lead over white noise that is won
-by the residuals, where its lead is clear. Spread/skill and the spectrum, mean abs(1 - ratio) of energetic waves, are given as they are. All
-are means over the RUNs, whose values follow a slash. Brackets hold 95 % of bootstrap samples of initial times.
+by the residuals, where its lead is clear. Spread/skill, and the spectra as mean abs(1 - ratio) of energetic waves, are given as they are.
+All are means over the RUNs, whose values follow a slash. Brackets hold 95 % of bootstrap samples of initial times.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.verification.bootstrap import block_weights, interval, longest_lead, resampled
 from wsdcast.verification.intervals import BY_START
+from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
 from wsdcast.verification.metrics import GLOBE, headline_of, metrics
 from wsdcast.warmstart.prior import PriorOf, warm_start
 from wsdcast.weather.forecast.origin import Origin, of_run
@@ -50,8 +51,9 @@ from wsdcast.weather.stages.score_output import read_scores
 OUT = "residual-noise"
 LEADS = (6, 24, 72)
 RELATIVE = {"CRPS": "crps_fair", "energy score": "energy_score", "variogram score": "variogram_score"}
-ABSOLUTE = {"spread/skill": "spread_skill", "spectrum": "power_deviation_mean"}
-STATISTICS = ("crps_fair", "energy_score", "variogram_score", "variance", "squared_error", "squared_error_debiased", "power", "power_truth")
+ABSOLUTE = {"spread/skill": "spread_skill", "spectrum": "power_deviation_mean", "kinetic energy": "kinetic_energy_deviation_mean"}
+STATISTICS = ("crps_fair", "energy_score", "variogram_score", "variance", "squared_error", "squared_error_debiased")
+STATISTICS += ("power", "power_truth", "kinetic_energy", "kinetic_energy_truth")
 """What these scores are computed from."""
 
 
@@ -114,14 +116,19 @@ def main(runs: list[Path]) -> None:
     """Write and score the forecasts, and print the table."""
     every = xr.concat([scored(run) for run in runs], dim="run")
     alike = every["crps_fair"].notnull().all(["forecast", "run"])
-    drawn = metrics(resampled(every, block_weights(every["time"].values, longest_lead(alike)), alike))
-    by_run = metrics(every.where(alike).mean("time"))
+    drawn = all_metrics(resampled(every, block_weights(every["time"].values, longest_lead(alike)), alike))
+    by_run = all_metrics(every.where(alike).mean("time"))
     print(f"{int(alike.sum('time').min())} initial times\n")
     print("| score | RUN | white noise | residuals | share of the lead |\n|---|---|---|---|---|")
     for (heading, score), lead in product((RELATIVE | ABSOLUTE).items(), LEADS):
         if (at := np.timedelta64(lead, "h")) in by_run["prediction_timedelta"]:
             pair = (one[score].sel(prediction_timedelta=at).transpose("forecast", "run", ...) for one in (by_run, drawn))
             print(f"| {heading}, {lead} h | {' | '.join(cells(*pair, heading in RELATIVE))} |")
+
+
+def all_metrics(mean: xr.Dataset) -> xr.Dataset:
+    """Return the metrics of mean statistics, with those of the kinetic energy."""
+    return metrics(mean).merge(kinetic_energy_metrics(mean).sel(part="total", drop=True), compat="override")
 
 
 def cells(by_run: xr.DataArray, drawn: xr.DataArray, relative: bool) -> list[str]:
