@@ -88,11 +88,14 @@ def test_a_climatology_of_other_analyses_ends_before_the_forecast(forecast, tmp_
         np.testing.assert_allclose(products["climate_threshold"], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("region", [None, (-60, -50, 50, 30)])
-def test_a_climatology_on_a_finer_grid_is_regridded(region, tmp_path):
+@pytest.mark.parametrize(
+    ("region", "shape"), [(None, (5, 8)), ((-60, -50, 50, 30), (2, 3)), ((-60, -1, 50, 1), (1, 3)), ((-1, -1, 1, 1), (1, 1))]
+)
+@pytest.mark.parametrize("latitude", [(90, 45, 0, -45, -90), (80, 40, 0, -45, -80)])
+def test_a_climatology_on_a_finer_grid_is_regridded(region, shape, latitude, tmp_path):
     """Also one that has points at those of the forecast: these are not means over its cells."""
     values = analyses(tmp_path / "analyses.nc", np.arange(-20, 0))
-    coarse = Grid.regular("8x5")
+    coarse = Grid(np.float64(latitude), Grid.regular("8x5").longitude)
     made(coarse).to_zarr(tmp_path / "f.zarr", zarr_format=2)
     arguments = {"climatology": tmp_path / "analyses.nc", "climate_quantiles": [0.9], "region": region}
     wsdcast.products(tmp_path / "f.zarr", tmp_path / "p.zarr", to="zarr", **arguments)
@@ -100,7 +103,7 @@ def test_a_climatology_on_a_finer_grid_is_regridded(region, tmp_path):
     with xr.open_zarr(tmp_path / "p.zarr", chunks=None) as products:
         found = products["climate_threshold"]
         rows, columns = coarse.nearest(found.latitude.values, found.longitude.values)
-        assert (rows.size, columns.size) == (coarse.shape if region is None else (2, 3))
+        assert (rows.size, columns.size) == shape
         np.testing.assert_allclose(found, expected[:, rows[:, None], columns], rtol=1e-5)
 
 
@@ -116,6 +119,7 @@ def test_states_without_values_do_not_count_and_gaps_in_others_leave_a_point_out
     assert np.isnan(expected).sum() == 2
     np.testing.assert_allclose(climate.quantiles_over_time(states, (0.5, 0.9), lambda fields: fields), expected, rtol=1e-6)
     part = SimpleNamespace(latitude=grid.latitude[1:], longitude=np.array([-90, -45, 0]), name="f")
+    part.points_of_store = part.latitude, part.longitude
     np.testing.assert_allclose(climate.thresholds_on_grid(states, (0.5, 0.9), part), expected[:, 1:, [6, 7, 0]], rtol=1e-6)
     with pytest.raises(UserError, match="--climatology: has no wind at the points of the forecasts"):
         climate.quantiles_over_time(states, (0.5,), lambda fields: np.full_like(fields, np.nan))

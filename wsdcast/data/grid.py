@@ -109,8 +109,9 @@ class Grid:
         north, south = (int(distance / step + 0.01) for distance in (90 - latitude[0], 90 + latitude[-1]))
         widest = np.diff(longitude, append=longitude[0] + 360).max()  # the gap outside of the region
         columns = round(360 * (longitude.size - 1) / (360 - widest))
-        rows = latitude[0] - step * np.arange(-north, latitude.size + south)
-        return cls(rows.clip(-90, 90), np.sort((longitude[0] + 360 / columns * np.arange(columns)) % 360))
+        width = 360 / columns
+        first = max(0.0, (longitude[0] + 1e-3) % width - 1e-3)  # not at the end of the circle because of rounding
+        return cls((latitude[0] - step * np.arange(-north, latitude.size + south)).clip(-90, 90), first + width * np.arange(columns))
 
     @property
     def name(self) -> str:

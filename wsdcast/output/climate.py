@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
 
@@ -52,15 +53,14 @@ def thresholds_on_grid(climatology: Truth, quantiles: tuple[float, ...], fields:
     Raises:
         UserError: if the grid of the climatology is another, and not finer.
     """
-    grid, points = climatology.grid, (fields.latitude, fields.longitude)
-    region = grid.region_of(*points)
-    if region is None:
-        climatology = truth_on_grid(climatology, Grid.around(*points))
-        region = climatology.grid.region_of(*points)
-    if region is None:
+    grid = climatology.grid
+    if grid.region_of(*fields.points_of_store) is None:
+        with suppress(UserError):
+            climatology = truth_on_grid(climatology, Grid.around(*fields.points_of_store))
+    if climatology.grid.region_of(*fields.points_of_store) is None:
         other = "another that is not a coarser one of equal steps; bring one to the other's"
         raise UserError(f"--climatology: is on a grid of {grid.name}, and {fields.name} on {other}")
-    rows, columns = region
+    rows, columns = climatology.grid.nearest(fields.latitude, fields.longitude)
     rows_at_once = max(1, int(BYTES / (4 * climatology.past.size * columns.size)))
     parts = []
     for first in range(0, rows.size, rows_at_once):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +25,17 @@ COPIES = 4
 """About how many times the fields of one block are in memory: as read, as speed, sorted for quantiles."""
 
 
+@dataclass(frozen=True)
 class Fields(Members):
     """Forecasts on the grid of their store.
 
     Latitudes fall. Longitudes rise without a jump, so those of a region across Greenwich or the date line may be below 0 or above 180.
+
+    Attributes:
+        points_of_store: latitudes and longitudes of all points of the store.
     """
+
+    points_of_store: tuple[NDArray[np.float64], NDArray[np.float64]]
 
     @property
     def numbers(self) -> NDArray[np.integer]:
@@ -69,7 +76,7 @@ def open_fields(address: str, region: Box | None = None, variables: Sequence[str
                 f"latitudes {latitude[-1]:g} to {latitude[0]:g} and has {longitude.size} longitudes"
             )
     channels = channels.isel(latitude=as_slice(rows), longitude=as_slice(columns)).assign_coords(longitude=degrees.round(9))
-    return Fields(str(address), channels)
+    return Fields(str(address), channels, (latitude, longitude))
 
 
 def _without_jump(longitude: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
