@@ -211,6 +211,14 @@ def test_the_steps_of_a_region_continue_to_its_grid(name, west):
     assert Grid.around(grid.latitude, grid.longitude) == grid
 
 
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "words"), [([60, 60], [0, 3], "must fall strictly"), ([60], [0, 3], "at least two"), ([60, 57], [3], "two")]
+)
+def test_points_without_steps_continue_to_no_grid(latitude, longitude, words):
+    with pytest.raises(UserError, match=words):
+        Grid.around(np.float64(latitude), np.float64(longitude))
+
+
 @pytest.mark.parametrize("name", ["240x121", "64x32"])
 def test_flow_across_a_pole_is_hardly_weaker(name):
     """Its u is a cosine of longitude. Cells of width w keep the share sin(w / 2) / (w / 2)."""

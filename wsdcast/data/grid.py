@@ -103,7 +103,7 @@ class Grid:
         try:
             return cls(latitude, longitude)
         except UserError:
-            if min(latitude.size, longitude.size) < 2:
+            if min(latitude.size, longitude.size) < 2 or (np.diff(latitude) >= 0).any():
                 raise
         step = (latitude[0] - latitude[-1]) / (latitude.size - 1)
         north, south = (int(distance / step + 0.01) for distance in (90 - latitude[0], 90 + latitude[-1]))
