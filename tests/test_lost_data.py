@@ -79,6 +79,15 @@ def test_values_that_are_declared_missing_are_missing(tmp_path, version):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("version", [2, 3])
+def test_zeros_of_floats_are_data_if_the_fill_value_is_0(tmp_path, version):
+    """Most programs write it that declare no missing value."""
+    values = store(tmp_path / "a.zarr", version, "f4", 0)
+    zarr.open_array(tmp_path / "a.zarr/u10", mode="r+")[3, 2] = values[3, 2] = 0
+    np.testing.assert_allclose(open_dataset(str(tmp_path / "a.zarr")).u10.values, values, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("kind", "value"), [("i2", 2**15 - 1), ("u2", 0)])
 @pytest.mark.parametrize("version", [2, 3])
 def test_integers_are_data_but_for_the_lowest_signed_and_the_highest_unsigned(tmp_path, version, kind, value):
@@ -152,6 +161,22 @@ def test_a_chunk_of_zeros_is_missing(tmp_path, lost):
     truth = open_truth(str(tmp_path / "a.nc"), tmp_path, np.datetime64("2020-01-01")).read(np.arange(40))
     np.testing.assert_array_equal(np.isnan(truth[:, 1]), dataset.v10.values == 0)
     np.testing.assert_array_equal(truth[:, 0], dataset.u10.values)
+
+
+@pytest.mark.parametrize("step", [1, -1])
+@pytest.mark.parametrize("rows", [3, 1])
+def test_a_chunk_of_a_row_at_a_pole_may_have_one_value(tmp_path, rows, step):
+    """There temperature has one value, and 721 rows leave a last chunk of one in most sizes of chunks."""
+    dataset = wind().isel(latitude=slice(None, None, step))
+    dataset["u10"].values[:, [0, 6]] = np.arange(1, 41)[:, None, None]
+    dataset["v10"].values[:8, :rows, :6] = 0
+    dataset["v10"].values[:8, rows : 2 * rows, :6] = 0
+    dataset.to_netcdf(tmp_path / "a.nc", encoding={name: {"chunksizes": (8, rows, 6)} for name in ("u10", "v10")})
+    u, v = open_truth(str(tmp_path / "a.nc"), tmp_path, np.datetime64("2020-01-01")).read(np.arange(40)).swapaxes(0, 1)[:, :, ::step]
+    np.testing.assert_array_equal(u, dataset.u10.values)
+    lost = dataset.v10.values == 0
+    lost[:, :1] &= rows > 1
+    np.testing.assert_array_equal(np.isnan(v), lost)
 
 
 FORMATS = ["NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA", "NETCDF4"]

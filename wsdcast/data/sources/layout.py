@@ -118,7 +118,7 @@ def values_of(stored: Stored, indices: NDArray[np.intp]) -> NDArray[np.float32]:
 
     Latitudes go from north to south and longitudes from 0 eastward. If the variable has several versions (``expver``), each value is that
     of final ERA5 (expver 1), or that of the preliminary ERA5T (expver 5) where ERA5 is missing. A chunk of a part of the globe that has one
-    value throughout is missing, unless it ``can_be_constant``.
+    value throughout is missing, unless it ``can_be_constant`` or is of a row at a pole.
 
     Raises:
         UserError: if the coordinates are not a regular grid of the whole globe.
@@ -132,9 +132,9 @@ def values_of(stored: Stored, indices: NDArray[np.intp]) -> NDArray[np.float32]:
         for version in values[1:]:
             merged = np.where(np.isnan(merged), version, merged)
         values = merged
+    rows, columns, grid = order_of(stored.array)
     if not stored.can_be_constant:
-        values = _without_lost_chunks(values, stored.tile)
-    rows, columns, _ = order_of(stored.array)
+        values = _without_lost_chunks(values, stored.tile, rows[np.abs(grid.latitude) == 90].tolist())
     if np.any(np.diff(rows) != 1):
         values = values[..., rows, :]
     if columns.size != values.shape[-1] or np.any(np.diff(columns) != 1):
@@ -143,10 +143,11 @@ def values_of(stored: Stored, indices: NDArray[np.intp]) -> NDArray[np.float32]:
     return (values if stored.conversion == SAME else values * factor + shift).astype(np.float32, copy=False)
 
 
-def _without_lost_chunks(values: NDArray[np.floating], tile: tuple[int, int]) -> NDArray[np.floating]:
+def _without_lost_chunks(values: NDArray[np.floating], tile: tuple[int, int], poles: list[int]) -> NDArray[np.floating]:
     """Return values with NaN in chunks with the same value everywhere, because other programs copy a lost chunk as its fill value.
 
-    Chunks that hold whole fields are left: ``blocks._check`` refuses whole fields of one value.
+    Chunks that hold whole fields are left: ``blocks._check`` refuses whole fields of one value. So are chunks of one of the rows ``poles``,
+    along which temperature has one value: of 721 rows, most sizes of chunks leave one over.
     """
     (height, width), shape = tile, values.shape[-2:]
     if height >= shape[0] and width >= shape[1]:
@@ -156,7 +157,8 @@ def _without_lost_chunks(values: NDArray[np.floating], tile: tuple[int, int]) ->
         for column in range(0, shape[1], width):
             chunk = (..., slice(row, row + height), slice(column, column + width))
             part = values[chunk]
-            if part.shape[-2] * part.shape[-1] > 4:
+            rows, columns = part.shape[-2:]
+            if rows * columns > 4 and not (rows == 1 and row in poles):
                 lost[chunk] = part.min(axis=(-2, -1), keepdims=True) == part.max(axis=(-2, -1), keepdims=True)
     return np.where(lost, np.nan, values) if lost.any() else values
 
