@@ -56,7 +56,7 @@ class Grid:
             raise UserError(f"not a global grid: latitudes {latitude[0]:g} to {latitude[-1]:g} leave out a pole")
 
     def __eq__(self, other: object) -> bool:
-        """Return whether all coordinates are equal, to the last bit."""
+        """Return whether all coordinates are equal, without any tolerance."""
         return isinstance(other, Grid) and self._bytes == other._bytes
 
     def __hash__(self) -> int:
@@ -69,7 +69,7 @@ class Grid:
 
     @cached_property
     def _bytes(self) -> tuple[bytes, bytes]:
-        return self.latitude.tobytes(), self.longitude.tobytes()
+        return (self.latitude + 0.0).tobytes(), self.longitude.tobytes()  # a file may have the equator at -0.0
 
     @classmethod
     def regular(cls, name: str) -> Grid:
