@@ -24,6 +24,7 @@ from wsdcast.report.subjects import WIND
 from wsdcast.verification.metrics import LAGS, PROBABILITIES, THRESHOLDS
 from wsdcast.verification.regions import REGIONS
 from wsdcast.verification.scoring import statistics_of
+from wsdcast.verification.truth import Truth, truth_on_grid
 from wsdcast.weather.stages import score_output
 
 LAND = (np.random.default_rng(1).random(GRID.shape) < 0.3) | (GRID.longitude < 40)
@@ -284,6 +285,12 @@ def test_a_truth_on_a_finer_grid_is_regridded_and_one_on_a_coarser_grid_refused(
     xr.testing.assert_allclose(ours.drop_attrs(), theirs.drop_attrs(), rtol=1e-4)
     whole = write(forecast_dataset(), tmp_path / "whole.zarr")
     assert "which is not finer" in refuses(whole, "--truth", coarse_truth, "--run", tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["12x13", "24x7", "12x25"])
+def test_a_truth_that_is_finer_along_one_axis_at_most_is_left_as_it_is(name):
+    truth = Truth(STARTS, GRID, lambda positions: np.empty(0), np.arange(1))
+    assert truth_on_grid(truth, Grid.regular(name)) is truth
 
 
 @pytest.mark.parametrize("columns", [[10, 11, 0, 1], [3, 4, 5, 6]])
