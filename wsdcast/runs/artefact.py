@@ -99,8 +99,8 @@ def make_stamp(recipe: Experiment, directory: Path, artefact: str, source: str =
         stamps = [read_stamp(directory / name) or make_stamp(recipe, directory, name) for name in upstream]
         inputs = stamps[0]["id"] if len(stamps) == 1 else digest_of([stamp["id"] for stamp in stamps])
     digest = digest_of(recipe.parts(artefact))
-    made_by = {"version": version("wsdcast")}
-    return {"recipe": recipe.dump(), "hash": digest, "inputs": inputs, "id": digest_of([digest, inputs])} | made_by
+    identity = {"hash": digest, "inputs": inputs, "id": digest_of([digest, inputs])}
+    return {"recipe": recipe.dump(), **identity, "version": version("wsdcast")}
 
 
 def read_stamp(path: Path) -> dict[str, Any] | None:

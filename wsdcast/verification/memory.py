@@ -69,7 +69,7 @@ def reading(forecast: StoredForecast, leads: int) -> float:
 
 
 def scoring(sources: Sources, times: NDArray[np.datetime64], leads: NDArray[np.timedelta64]) -> float:
-    """Return the peak bytes of :func:`score_start` and of :func:`score_climate`, in a process that does both."""
+    """Return the peak bytes of a process that runs both tasks of scoring (``score_start`` and ``score_climate``)."""
     forecasts, truth = opened(sources)
     points, together = math.prod(truth.grid.shape), min(LEADS_AT_ONCE, leads.size)
     valid = np.unique(times[:, None] + leads)
