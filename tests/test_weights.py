@@ -15,7 +15,7 @@ from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 from wsdcast.warmstart.crps import ensemble_loss
-from wsdcast.weather.climate import minimum_std, zonal_amplitude
+from wsdcast.weather.climate import change_std, minimum_std, zonal_amplitude
 from wsdcast.weather.forcings import forcings_of
 from wsdcast.weather.networks import moments_model, sizes_of
 from wsdcast.weather.recipe import Recipe, load_recipe
@@ -81,7 +81,7 @@ def test_a_variable_that_hardly_changes_may_have_a_smaller_std(recipe, record):
     slow = replace(record, difference_std=shares * record.std)
     expected = (0.01, 0.01, 0.0025, 1e-4, 0.01)
     assert minimum_std(slow) == pytest.approx(expected, rel=1e-6)
-    assert minimum_std(replace(record, difference_std=None)) == (0.01,) * 5
+    assert minimum_std(replace(record, difference_std=None)) == pytest.approx((0.01,) * 5)
     sizes = sizes_of(slow, forcings_of(slow, recipe.forcings, torch.device("cpu")))
     model = moments_model(recipe.moments, sizes)
     with torch.no_grad():
@@ -91,6 +91,12 @@ def test_a_variable_that_hardly_changes_may_have_a_smaller_std(recipe, record):
         _, std = model(torch.zeros(1, sizes.context, *record.grid.shape))
     np.testing.assert_allclose(std.amax((0, 2, 3)), expected, rtol=1e-6)
     np.testing.assert_allclose(std.amin((0, 2, 3)), expected, rtol=1e-6)
+
+
+def test_the_change_of_a_variable_that_hardly_changes_is_kept(record):
+    shares = np.array([0.5, 0.02, 0.005, 1e-3, 0.0, *np.ones(len(record.std) - 5)], dtype=np.float32)
+    change = change_std(replace(record, difference_std=shares * record.std))
+    np.testing.assert_allclose(change, np.array([0.5, 0.02, 0.005, 1e-3, 1e-4])[:, None, None], rtol=1e-6)
 
 
 def test_levels_of_one_variable_are_weighted_by_pressure(prepared):

@@ -46,11 +46,10 @@ def change_std(record: Analysis) -> Tensor:
     Raises:
         UserError: if the store does not have it, because an older version prepared it or no two states are 6 h apart.
     """
-    assert record.difference_std is not None
-    change = (record.difference_std / record.std)[: len(record.variables)]
+    change = _change(record)
     if unknown := [name for name, value in zip(record.variables, change, strict=True) if not np.isfinite(value)]:
         raise UserError(f"the store does not have the size of the change in 6 h of {', '.join(unknown)}; prepare again, in another --run")
-    return torch.from_numpy(np.maximum(change, MINIMUM_STD))[:, None, None]
+    return torch.from_numpy(change.clip(min=ROUNDING))[:, None, None]
 
 
 def minimum_std(record: Analysis) -> tuple[float, ...]:
@@ -59,10 +58,14 @@ def minimum_std(record: Analysis) -> tuple[float, ...]:
     It is that of the paper, or lower for a channel that changes little in 6 h (:data:`SMALLEST_SHARE`). If the change is not known, it is
     that of the paper.
     """
+    return tuple(np.fmin(SMALLEST_SHARE * _change(record), MINIMUM_STD).clip(min=ROUNDING).tolist())
+
+
+def _change(record: Analysis) -> NDArray[np.float32]:
+    """Return the root mean square change of normalised states in 6 h, (variable,); NaN where the store does not have it."""
     if record.difference_std is None:
-        return (MINIMUM_STD,) * len(record.variables)
-    change = (record.difference_std / record.std)[: len(record.variables)]
-    return tuple(np.fmin(SMALLEST_SHARE * change, MINIMUM_STD).clip(min=ROUNDING).tolist())
+        return np.full(len(record.variables), np.nan, np.float32)
+    return (record.difference_std / record.std)[: len(record.variables)]
 
 
 def zonal_amplitude(record: Analysis) -> Tensor:
