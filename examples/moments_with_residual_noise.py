@@ -1,10 +1,14 @@
 """How much of the generator's lead is left if the moments network gets noise with spatial structure, and nothing more is trained?
 
-    python examples/moments_with_residual_noise.py RUN...
+    python examples/moments_with_residual_noise.py [--sums] [--last N] RUN...
 
 "Moments alone" samples mean + std * noise at every step, with white noise. Here the noise is a field of standardised residuals, (target -
 mean) / std, of a random sample of the validation split. It has the spatial structure of the moments network's own errors, averaged over the
 weather: which residuals are drawn does not depend on the state. (Adding errors of the past is called dressing: Roulston and Smith 2003.)
+
+With N residuals there are only N values at each point, which raises the CRPS of one step by a share of about 1 / N, as for an ensemble of N
+members. With --sums the noise is the sum of all residuals, each times a normal number and 1 / sqrt(N). It is Gaussian and has the
+residuals' covariance. With --last N only the last N samples of the split are used.
 
 Each RUN is a scored run directory of one training seed, all with the same initial times. Writes RUN/residual-noise/forecast.zarr, for the
 initial times, members and lead times of RUN/forecast.zarr, and scores it. Prints a table: scores of the forecast of RUN, differences of the
@@ -15,7 +19,7 @@ All are means over the RUNs, whose values follow a slash. Brackets hold 95 % of 
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Callable
 from itertools import product
 from operator import itemgetter
@@ -35,7 +39,6 @@ from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_ALONE, SCORES
 from wsdcast.runs.processes import completed_by_first
 from wsdcast.runs.progress import track
 from wsdcast.sampling.batches import batch_size, in_batches
-from wsdcast.sampling.samplers import Sampler
 from wsdcast.verification.bootstrap import block_weights, interval, longest_lead, resampled
 from wsdcast.verification.intervals import BY_START
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
@@ -66,28 +69,36 @@ def residuals(origin: Origin, prior_of: PriorOf) -> Tensor:
     return torch.cat([prior_of(samples.context(batch)).normalise(samples.target(batch)) for batch in batches])
 
 
-def residual_sampler(prior_of: PriorOf, library: Tensor) -> Sampler:
-    """Return a sampler whose noise is fields of the ``library``, each with the same probability.
+def one_of(library: Tensor, noise: Tensor) -> Tensor:
+    """Return for each member a field of the library, each with the same probability.
 
-    It gets the white noise of each member and step, which depends on seed, initial time, member and step alone. The first normal number of
-    this noise chooses the field, by its cumulative distribution function.
+    The first normal number of the member's noise chooses it, by its cumulative distribution function.
     """
+    chosen = (torch.special.ndtr(noise[:, 0, 0, 0].double()) * len(library)).long()
+    return library[chosen.clamp(max=len(library) - 1)]
 
-    def sampler(context: Tensor, noise: Tensor) -> Tensor:
-        chosen = (torch.special.ndtr(noise[:, 0, 0, 0].double()) * len(library)).long()
-        return prior_of(context).denormalise(library[chosen.clamp(max=len(library) - 1)])
 
-    return sampler
+def sum_of(library: Tensor, noise: Tensor) -> Tensor:
+    """Return for each member the sum of the fields of the library, times the first normal numbers of its noise and 1 / sqrt(fields)."""
+    return torch.tensordot(noise.flatten(1)[:, : len(library)], library, dims=1) / len(library) ** 0.5
 
 
 @devices.own_torch_settings()
-def forecast(run: Path) -> Path:
-    """Write the ensembles with residuals as noise, and return the path of their store."""
+def forecast(run: Path, last: int, structured: Callable[[Tensor, Tensor], Tensor]) -> Path:
+    """Write the ensembles with noise from the last residuals (0: all), and return the path of their store.
+
+    Args:
+        run: run directory.
+        last: number of residuals.
+        structured: makes the noise from the residuals, (sample, channel, latitude, longitude), and from the white noise of each member and
+            step, (batch, channel, latitude, longitude), which depends on seed, initial time, member and step alone.
+    """
     recipe, _ = resolve(None, run, Recipe, FORECAST)
     origin = of_run(recipe, run, {}, None)
     record, networks, settings = origin.record, origin.networks, origin.recipe.rollout
     prior_of, size = warm_start(networks.moments), batch_size(record.grid.latitude.size * record.grid.longitude.size, devices.device())
-    sampler = in_batches(residual_sampler(prior_of, residuals(origin, prior_of)), size)
+    library = residuals(origin, prior_of)[-last:]
+    sampler = in_batches(lambda context, noise: prior_of(context).denormalise(structured(library, noise)), size)
     path, times, leads = run / OUT / FORECAST, origin.initial_times, settings.kept_leads
     path.parent.mkdir(exist_ok=True)
     store = Forecasts(partial_of(path), times, settings.members, leads, reduced=False, grid=record.grid, variables=origin.kept_variables)
@@ -101,9 +112,9 @@ def forecast(run: Path) -> Path:
     return path
 
 
-def scored(run: Path) -> xr.Dataset:
+def scored(run: Path, last: int, structured: Callable[[Tensor, Tensor], Tensor]) -> xr.Dataset:
     """Score the residuals' forecast of a run, and return its statistics and those of RUN's forecasts, (forecast, time, lead time)."""
-    wsdcast.score_forecast(forecast(run), run / ANALYSIS, run / OUT, overwrite=True)
+    wsdcast.score_forecast(forecast(run, last, structured), run / ANALYSIS, run / OUT, overwrite=True)
     ours, theirs = (read_scores(path / SCORES).sel(region=GLOBE, lag=1) for path in (run, run / OUT))
     names = [f"{name}{BY_START}" for name in STATISTICS]
     chosen = [one[names].sel(variable=headline_of(ours), drop=True) for one in (ours, theirs)]
@@ -112,9 +123,9 @@ def scored(run: Path) -> xr.Dataset:
     return joined.rename({f"{name}{BY_START}": name for name in STATISTICS})
 
 
-def main(runs: list[Path]) -> None:
+def main(runs: list[Path], last: int = 0, *, sums: bool = False) -> None:
     """Write and score the forecasts, and print the table."""
-    every = xr.concat([scored(run) for run in runs], dim="run")
+    every = xr.concat([scored(run, last, sum_of if sums else one_of) for run in runs], dim="run")
     alike = every["crps_fair"].notnull().all(["forecast", "run"])
     drawn = all_metrics(resampled(every, block_weights(every["time"].values, longest_lead(alike)), alike))
     by_run = all_metrics(every.where(alike).mean("time"))
@@ -148,6 +159,8 @@ def cells(by_run: xr.DataArray, drawn: xr.DataArray, relative: bool) -> list[str
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    main([Path(name) for name in sys.argv[1:]])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+")
+    parser.add_argument("--sums", action="store_true")
+    parser.add_argument("--last", metavar="N", type=int, default=0)
+    main(**vars(parser.parse_args()))

@@ -310,11 +310,15 @@ def test_members_from_own_states_are_those_of_the_rollout(rolled_out, capsys):
     assert re.findall(r"^ +(\d+) h ", capsys.readouterr().out, re.MULTILINE) == ["6", "12", "6", "12"]
 
 
-def test_noise_from_residuals_of_the_validation_split(quick, tmp_path, capsys):
-    """In the first step each member is mean + std * the residuals of one sample of the validation split, which its seed chooses."""
+@pytest.mark.parametrize(("last", "sums"), [(0, False), (3, True)])
+def test_noise_from_residuals_of_the_validation_split(quick, tmp_path, capsys, last, sums):
+    """In the first step each member is mean + std * noise, from the residuals of the validation split and the member's seed.
+
+    The noise is the residuals of one sample, or the sum of the last three, each times a normal number.
+    """
     run = tmp_path / "run"
     shutil.copytree(quick, run)
-    example("moments_with_residual_noise").main([run])
+    example("moments_with_residual_noise").main([run], last, sums=sums)
     made, ours = (xr.open_zarr(path / "forecast.zarr", decode_timedelta=True).load() for path in (run / "residual-noise", run))
     assert made.sizes == ours.sizes
     assert all((made[name] == ours[name]).all() for name in ours.coords)
@@ -327,14 +331,19 @@ def test_noise_from_residuals_of_the_validation_split(quick, tmp_path, capsys):
         return mean, std
 
     mean, std = moments(samples)
-    library = (record.states[samples + 1] - mean) / std
+    library = ((record.states[samples + 1] - mean) / std)[-last:]
     mean, std = (field[:, None] for field in moments(starts))
     first = np.stack([made[name].isel(prediction_timedelta=0).transpose("time", "number", ...) for name in DEFAULT], axis=2)
     members = made.sizes["number"]
     white = next(member_noise(0, ours["time"].values, members, 1, (2, *record.grid.shape)))
-    chosen = (norm.cdf(white[:, 0, 0, 0].numpy()) * len(library)).astype(int).reshape(starts.size, members)
-    assert set(chosen.flat) == set(range(len(library)))
-    np.testing.assert_allclose((first - mean) / std, library[chosen], atol=2e-3)
+    if sums:
+        weights = white.flatten(1).numpy()[:, : len(library)].reshape(starts.size, members, -1)
+        noise = sum(weights[:, :, sample, None, None, None] * library[sample] for sample in range(3)) / 3**0.5
+    else:
+        chosen = (norm.cdf(white[:, 0, 0, 0].numpy()) * len(library)).astype(int).reshape(starts.size, members)
+        assert set(chosen.flat) == set(range(len(library)))
+        noise = library[chosen]
+    np.testing.assert_allclose((first - mean) / std, noise, atol=2e-3)
 
     printed = capsys.readouterr().out.splitlines()
     at = {"variable": "both", "region": "globe"}
