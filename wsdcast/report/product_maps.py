@@ -14,11 +14,12 @@ from bokeh.palettes import Magma256, Viridis256, YlOrRd9, interp_palette
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import Members
+from wsdcast.data.steps import time_in_words
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.report.chosen_place import MEDIAN, choose_on, plume_panel, region_of
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
 from wsdcast.report.maps import SIGNED, Lines, Points, rising, view_of
-from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, time_in_words
+from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider
 from wsdcast.report.plume import place as place_in_words
 from wsdcast.report.shown_fields import NONE, PLUME, Field, as_bytes, base_of, byte_unit
 from wsdcast.report.shown_products import SMALLEST_UNIT, UNPACK, Products, packed

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from wsdcast.data.grid import Grid
+from wsdcast.data.steps import time_text
 from wsdcast.data.store.zarr_store import add_variables, close_store, create_store
 from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError, first_line
@@ -215,5 +216,5 @@ def row_of(starts: NDArray[np.datetime64], start: TimeLike, forecast: str | Path
         raise UserError(f"--start {given}: expected a time such as 2020-01-31T06") from None
     row = int(np.abs(starts - requested).argmin())
     if starts[row] != requested:
-        raise UserError(f"--start {text}: not in {forecast}, whose nearest initial time is {starts[row].astype('datetime64[h]')}")
+        raise UserError(f"--start {text}: not in {forecast}, whose nearest initial time is {time_text(starts[row])}")
     return row

@@ -18,7 +18,7 @@ from wsdcast.data.sources.open_data_layouts import SYSTEMS
 from wsdcast.data.sources.opening import fingerprint
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
-from wsdcast.data.steps import STEP
+from wsdcast.data.steps import STEP, time_text
 from wsdcast.data.store.analysis import split
 from wsdcast.data.store.building import require_memory_to_build
 from wsdcast.data.store.shards import SHARD, on_grid
@@ -102,10 +102,10 @@ def _describe(record: Record, summary: Summary) -> None:
     if times.size:
         gaps = np.flatnonzero(np.diff(times) > STEP)  # duplicate times are no gaps; they are listed as problems
         missing = int(((times[gaps + 1] - times[gaps]) // STEP - 1).sum())
-        facts["times"] = f"{times[0].astype('datetime64[h]')} to {times[-1].astype('datetime64[h]')}"
+        facts["times"] = f"{time_text(times[0])} to {time_text(times[-1])}"
         facts["steps"] = f"{times.size} at 00, 06, 12 and 18 UTC, {gaps.size} gaps" + (f" with {missing} steps missing" if missing else "")
         if gaps.size:
-            facts["gaps from"] = first_few(str(time) for time in (times[gaps] + STEP).astype("datetime64[h]"))
+            facts["gaps from"] = first_few(map(time_text, times[gaps] + STEP))
     if record.static:
         facts["static fields"] = ", ".join(record.static)
     for number, note in enumerate(record.notes, start=1):

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from wsdcast.data.sources.naming import words
+from wsdcast.data.steps import time_text
 from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.variables import decimals_of, units_in_words
 from wsdcast.data.winds import name_in_words, units_of
@@ -96,7 +97,7 @@ def _described(resolved: Recipe, directory: Path) -> tuple[Analysis, dict[str, A
         "wsdcast": version("wsdcast"),
         "data": resolved.data.source,
         "grid": record.grid.name,
-        "trained_on": [str(moment.astype("datetime64[h]")) for moment in (train[0], train[-1])],
+        "trained_on": [time_text(moment) for moment in (train[0], train[-1])],
         "steps_of_training": int(train.size),
     }
     return record, facts

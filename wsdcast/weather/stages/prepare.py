@@ -20,7 +20,7 @@ from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, SYSTEMS
 from wsdcast.data.sources.opening import addresses, fingerprint, is_remote
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
-from wsdcast.data.steps import STEP
+from wsdcast.data.steps import STEP, time_text
 from wsdcast.data.store.analysis import open_analysis, split
 from wsdcast.data.store.building import Finished, build, finish, require_memory_to_build
 from wsdcast.data.store.building import scheduler as at_work
@@ -241,7 +241,7 @@ def _summary(recipe: Recipe, path: Path, notes: list[str]) -> Summary:
     facts = {
         "source": recipe.data.source,
         "grid": f"{record.grid.name} (longitudes x latitudes)",
-        "record": f"{record.times[0].astype('datetime64[h]')} to {record.times[-1].astype('datetime64[h]')}",
+        "record": f"{time_text(record.times[0])} to {time_text(record.times[-1])}",
         "steps": f"{record.times.size} of 6 h, {gaps} gaps",
         "training / validation / test": " / ".join(str(record.now(part).size) for part in ("train", "validation", "test")) + " samples",
     }
