@@ -15,7 +15,7 @@ from conftest import six_hourly, wind_dataset
 
 from wsdcast.data.sources.blocks import close_all, read_block
 from wsdcast.data.sources.opening import open_dataset
-from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.pieces import SourceRecord
 from wsdcast.data.sources.record import open_record
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.truth import open_truth
@@ -28,7 +28,7 @@ def wind() -> xr.Dataset:
     return wind_dataset(six_hourly("2020-01-01", 6), LATITUDES, LONGITUDES)
 
 
-def read(record: Record) -> np.ndarray:
+def read(record: SourceRecord) -> np.ndarray:
     """All of a record, (time, channel, latitude, longitude)."""
     out = np.full((record.times.size, 2, *record.grid.shape), np.nan, np.float32)
     for block in record.blocks():

@@ -18,7 +18,7 @@ from wsdcast.data.sources.file_lock import reading_values
 from wsdcast.data.sources.layout import values_of
 from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.opening import addresses, open_dataset, unpacked
-from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.pieces import SourceRecord
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import time_text
 from wsdcast.data.store.analysis import Analysis
@@ -145,7 +145,7 @@ def truth_on_grid(truth: Truth, grid: Grid) -> Truth:
     return replace(truth, grid=grid, read=read, regridded_from=truth.grid)
 
 
-def _channel(record: Record, name: str, positions: NDArray[np.intp]) -> Field:
+def _channel(record: SourceRecord, name: str, positions: NDArray[np.intp]) -> Field:
     """Return one channel at positions (n,) in the record's times, (n, latitude, longitude); NaN where it is missing.
 
     Raises:

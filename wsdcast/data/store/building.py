@@ -20,7 +20,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.planet.simulation import Simulation
 from wsdcast.data.regrid import Method, regrid
 from wsdcast.data.sources.opening import is_remote
-from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.pieces import SourceRecord
 from wsdcast.data.store.packings import sampled_channels, values_beyond
 from wsdcast.data.store.shards import (
     CHUNK,
@@ -86,7 +86,7 @@ def build(
     partial: Path,
     target: Grid,
     method: Method,
-    origin: Record | Simulation,
+    origin: SourceRecord | Simulation,
     finished: Finished | None,
     how: dict[str, Any],
     channels: Channels,
@@ -151,7 +151,7 @@ def _fill_simulated(partial: Path, origin: Simulation, packing: Packing, marks: 
         yield block.shape[0]
 
 
-def finish(partial: Path, target: Grid, origin: Record | Simulation, finished: Finished | None, attributes: dict[str, Any]) -> None:
+def finish(partial: Path, target: Grid, origin: SourceRecord | Simulation, finished: Finished | None, attributes: dict[str, Any]) -> None:
     """Add static fields, statistics of the training split and attributes to a store whose shards are complete.
 
     If ``attributes`` already have the statistics, those of ``finished`` are kept.
@@ -178,7 +178,7 @@ def finish(partial: Path, target: Grid, origin: Record | Simulation, finished: F
     close_store(partial, attributes)
 
 
-def _static(origin: Record | Simulation, target: Grid) -> dict[str, NDArray[np.float32]]:
+def _static(origin: SourceRecord | Simulation, target: Grid) -> dict[str, NDArray[np.float32]]:
     """Return the static fields on the target grid, without those that have missing values there."""
     if isinstance(origin, Simulation):
         return origin.static

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import Method, regrid
 from wsdcast.data.sources.blocks import Block, read_block
-from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.pieces import SourceRecord
 from wsdcast.data.store.zarr_store import Packing, channels_of
 from wsdcast.data.variables import variable
 from wsdcast.runs.resources import return_freed_memory
@@ -96,7 +96,7 @@ def remove_outdated(store: Path, names: Sequence[str], marks: Sequence[str]) -> 
 
 def fill(
     store: Path,
-    record: Record,
+    record: SourceRecord,
     target: Grid,
     method: Method,
     packing: Packing,

@@ -16,7 +16,7 @@ from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.open_data import fetch_period
 from wsdcast.data.sources.open_data_layouts import SYSTEMS
 from wsdcast.data.sources.opening import fingerprint
-from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.pieces import SourceRecord
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import STEP, time_text
 from wsdcast.data.store.analysis import split
@@ -91,7 +91,7 @@ def check(
     return summary
 
 
-def _describe(record: Record, summary: Summary) -> None:
+def _describe(record: SourceRecord, summary: Summary) -> None:
     """Add to the summary what is known of a record before its values are read."""
     times, facts = record.times, summary.facts
     if record.pieces:
@@ -112,7 +112,7 @@ def _describe(record: Record, summary: Summary) -> None:
         facts[f"note {number}"] = note
 
 
-def _fits(record: Record, recipe: Recipe, directory: Path, summary: Summary) -> bool:
+def _fits(record: SourceRecord, recipe: Recipe, directory: Path, summary: Summary) -> bool:
     """Whether disk and memory suffice for the store of a record. Add to the summary what the store would be, and what it would lack."""
     data, target, channels = recipe.data, Grid.regular(recipe.data.grid), recipe.data.channels.all
     size = int(2 * len(channels) * PACKED_SHARE * record.times.size * target.shape[0] * target.shape[1])
@@ -135,7 +135,7 @@ def _fits(record: Record, recipe: Recipe, directory: Path, summary: Summary) -> 
     return True
 
 
-def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
+def _sample(record: SourceRecord, target: Grid, data: Data, summary: Summary) -> None:
     """Read a sample of blocks and one step of every file. Add the ranges of values, problems and the time it takes to the summary."""
     assert record.grid is not None
     blocks = [block for block in record.blocks() if not any(reading.address in record.misfits for reading in block.readings)]
@@ -176,7 +176,7 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
         summary.facts["would take"] = f"about {duration} for one thread, at {1e3 * seconds / steps:.1f} ms a step as in the sample"
 
 
-def _last_steps(record: Record) -> list[Block]:
+def _last_steps(record: SourceRecord) -> list[Block]:
     """A block with the last step of every piece. Reading it detects truncated files."""
     blocks = []
     for name, places in record.places.items():

@@ -18,7 +18,7 @@ from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.open_data import fetch_period
 from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, SYSTEMS
 from wsdcast.data.sources.opening import addresses, fingerprint, is_remote
-from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.pieces import SourceRecord
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import STEP, time_text
 from wsdcast.data.store.analysis import open_analysis, split
@@ -144,7 +144,7 @@ def prepare(
     return _summary(resolved, path, notes)
 
 
-def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str], finished: Finished | None) -> Record:
+def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str], finished: Finished | None) -> SourceRecord:
     """Open the record of files or stores, and add its notes to ``notes``. Open data are fetched first.
 
     If machines read the files ``elsewhere``, their paths must be absolute. If a store is ``finished``, only its last two times of open data
@@ -188,9 +188,9 @@ def _finished(recipe: Recipe, path: Path) -> Finished:
     return Finished(path, open_store(path), stamp["id"])
 
 
-def _newer(origin: Record | Simulation, finished: Finished, notes: list[str]) -> Record:
+def _newer(origin: SourceRecord | Simulation, finished: Finished, notes: list[str]) -> SourceRecord:
     """The part of a record that is later than a finished store. Notes say how many times are appended and left out."""
-    assert isinstance(origin, Record)
+    assert isinstance(origin, SourceRecord)
     newer = origin.at(origin.times > finished.times[-1])
     between = np.setdiff1d(origin.times, np.concatenate([finished.times, newer.times])).size
     if between:
