@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,6 @@ from wsdcast.data.climatology import training_statistics
 from wsdcast.data.grid import Grid
 from wsdcast.data.planet.simulation import Simulation
 from wsdcast.data.regrid import Method, regrid
-from wsdcast.data.sources.opening import is_remote
 from wsdcast.data.sources.pieces import SourceRecord
 from wsdcast.data.store.packings import sampled_channels, values_beyond
 from wsdcast.data.store.shards import (
@@ -185,35 +181,3 @@ def _static(origin: SourceRecord | Simulation, target: Grid) -> dict[str, NDArra
     assert origin.grid is not None
     fields = {name: regrid(field, origin.grid, target, missing="nan") for name, field in origin.static.items()}
     return {name: field for name, field in fields.items() if np.isfinite(field).all()}
-
-
-@contextmanager
-def scheduler(address: str | None, workers: int | None, source: str) -> Iterator[dict[str, Any]]:
-    """Yield arguments of :func:`dask.compute` for a running cluster, a local cluster or threads.
-
-    Raises:
-        UserError: if no scheduler answers at ``address``.
-    """
-    if address is None and workers is None:
-        # Threads that wait for a server cost nothing, so a remote source gets eight of them.
-        yield {"scheduler": "threads"} | ({"num_workers": 8} if is_remote(source) else {})
-        return
-    from dask.distributed import Client, LocalCluster
-
-    if address is not None:
-        try:
-            client = Client(address, timeout=15)
-        except (OSError, ValueError) as error:
-            raise UserError(f"--scheduler {address}: no dask scheduler answers there ({error})") from None
-        with client:
-            yield {"scheduler": client}
-        return
-    options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
-    environment = dict(os.environ)
-    try:
-        with LocalCluster(n_workers=workers, **options) as cluster, Client(cluster) as client:
-            yield {"scheduler": client}
-    finally:
-        # dask would leave OMP_NUM_THREADS=1 in the environment of all processes that are started later.
-        os.environ.clear()
-        os.environ.update(environment)

@@ -23,12 +23,12 @@ from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import STEP, time_text
 from wsdcast.data.store.analysis import open_analysis, split
 from wsdcast.data.store.building import Finished, build, finish, require_memory_to_build
-from wsdcast.data.store.building import scheduler as at_work
 from wsdcast.data.store.packings import packing_for
 from wsdcast.data.store.shards import digest, has_shards
 from wsdcast.data.store.zarr_store import channels_of, open_store
 from wsdcast.data.variables import DEFAULT, decimals_of, units_in_words
 from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, partial_of, read_stamp, recover, resolve
+from wsdcast.runs.cluster import dask_options
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import address_given, require_no_input
 from wsdcast.runs.locks import alone
@@ -129,7 +129,8 @@ def prepare(
             with complete(path, resumable=True) as partial:
                 discard = overwrite or not has_shards(partial)  # without shards nothing is lost
                 claim(partial, {"data": resolved.dump()["data"], "appended to": finished and finished.id}, discard)
-                with at_work(scheduler, workers, data.source) as dask_arguments:
+                # Threads that wait for a server cost nothing, so a remote source gets eight of them.
+                with dask_options(scheduler, workers, 8 if is_remote(data.source) else None) as dask_arguments:
                     # Workers of a cluster may have another working directory, so the path is absolute.
                     written = build(partial.absolute(), target, data.method, origin, finished, dask_arguments, data.channels, packing)
                     for _ in track((step for count in written for step in range(count)), "preparing", times.size):
