@@ -19,11 +19,10 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
 from wsdcast.data.sources.blocks import read_block
 from wsdcast.data.sources.layout import fields_of, values_of
-from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.opening import BUILT_IN
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.store.analysis import open_analysis
-from wsdcast.data.variables import DEFAULT, variable
+from wsdcast.data.variables import DEFAULT, variable, words
 from wsdcast.runs.errors import UserError
 from wsdcast.weather.recipe import Data, load_recipe
 from wsdcast.weather.stages.check import check

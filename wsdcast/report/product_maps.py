@@ -23,7 +23,7 @@ from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slid
 from wsdcast.report.plume import place as place_in_words
 from wsdcast.report.shown_fields import NONE, PLUME, Field, as_bytes, base_of, byte_unit
 from wsdcast.report.shown_products import SMALLEST_UNIT, UNPACK, Products, packed
-from wsdcast.verification.thresholds import in_words
+from wsdcast.verification.thresholds import threshold_in_words
 
 PROBABILITY = interp_palette(["#ffffff", *YlOrRd9[::-1]], 256)
 WRAP = ":host { max-width: 100%; } label { white-space: normal; overflow-wrap: anywhere; }"
@@ -111,9 +111,9 @@ def product_maps(
     threshold, titles = None, ["median of the members"]
     shown_at_first = {"median": images[MEDIAN_AT - len(QUANTILES)], "spread": images[len(products.thresholds)]}
     if products.thresholds:
-        options = [(str(number), in_words(limit)) for number, limit in enumerate(products.thresholds)]
+        options = [(str(number), threshold_in_words(limit)) for number, limit in enumerate(products.thresholds)]
         threshold = Select(title="Threshold", options=options, value="0", width=200, styles=WIDGET, name="threshold")
-        titles = [f"probability above {in_words(limit)}" for limit in products.thresholds]
+        titles = [f"probability above {threshold_in_words(limit)}" for limit in products.thresholds]
         shown_at_first = {"probability": images[0]} | shown_at_first
     shown = ColumnDataSource({name: [image[first]] for name, image in shown_at_first.items()}, name="maps")
     styles = _styles(products, titles[0])

@@ -16,14 +16,13 @@ from wsdcast.data.sources.blocks import stored_at
 from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.sources.file_lock import reading_values
 from wsdcast.data.sources.layout import values_of
-from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.opening import addresses, open_dataset, unpacked
 from wsdcast.data.sources.pieces import SourceRecord
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import time_text
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.states import StoredStates
-from wsdcast.data.variables import DEFAULT
+from wsdcast.data.variables import DEFAULT, words
 from wsdcast.runs.errors import UserError
 
 Field = NDArray[np.float32]

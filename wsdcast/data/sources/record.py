@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.file_lock import reading_values
 from wsdcast.data.sources.layout import fields_of, static_of, values_of
-from wsdcast.data.sources.naming import contents, known_names, words
+from wsdcast.data.sources.naming import contents, known_names
 from wsdcast.data.sources.opening import Address, addresses, of_address, open_dataset, shown, state_of, unpacked
 from wsdcast.data.sources.pieces import Piece, SourceRecord
 from wsdcast.data.sources.record_times import choose_times
 from wsdcast.data.sources.space import order_of
 from wsdcast.data.steps import to_the_second
-from wsdcast.data.variables import DEFAULT
+from wsdcast.data.variables import DEFAULT, words
 from wsdcast.runs.errors import UserError, first_few
 
 OVER_AN_INTERVAL = re.compile(r"time\d*: *(?:\w+: *)*(mean|maximum|minimum|sum|median|mode|mid_range)\b")

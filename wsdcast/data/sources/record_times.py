@@ -8,9 +8,10 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.sources.naming import known_names, words
+from wsdcast.data.sources.naming import known_names
 from wsdcast.data.sources.pieces import Piece, SourceRecord, Times
 from wsdcast.data.steps import STEP, time_text
+from wsdcast.data.variables import words
 from wsdcast.runs.errors import first_few
 
 

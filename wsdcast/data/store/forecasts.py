@@ -33,8 +33,6 @@ STOPPED = "stopped_at"
 CLIPPED = "clipped_share"
 """Attribute of an array of members: share of its values that were negative, which the variable cannot be, and were set to zero."""
 
-Fields = NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class Written:
@@ -100,7 +98,7 @@ class Forecasts:
         fields = len(STATISTICS) if self.reduced else self.members
         return 4 * self.times.size * fields * len(self.leads) * len(self.arrays) * self.grid.latitude.size * self.grid.longitude.size
 
-    def write(self, row: int, first: int, fields: Fields) -> None:
+    def write(self, row: int, first: int, fields: NDArray[np.float32]) -> None:
         """Write consecutive lead times of one initial time.
 
         Args:
@@ -178,7 +176,7 @@ def name_of(forecast: str) -> str:
     return forecast.rstrip("/").split("/")[-1].removesuffix(".zarr").removesuffix(".nc").replace(":", "-")
 
 
-def statistics_over_members(fields: Fields, variables: tuple[str, ...]) -> Fields:
+def statistics_over_members(fields: NDArray[np.float32], variables: tuple[str, ...]) -> NDArray[np.float32]:
     """Return mean, standard deviation and quantiles of channels and of wind speeds over the members that were not stopped.
 
     The fields are (member, lead, channel, latitude, longitude), the result (statistic, lead, channel and speed, latitude, longitude). It is

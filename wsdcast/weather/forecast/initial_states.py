@@ -20,7 +20,7 @@ from wsdcast.data.store.packings import beyond_packing
 from wsdcast.data.store.shards import regridded
 from wsdcast.data.store.states import PackedStates
 from wsdcast.data.variables import attributes as attributes_of
-from wsdcast.data.variables import decimals_of, in_words, short_name, variable
+from wsdcast.data.variables import decimals_of, short_name, units_in_words, variable
 from wsdcast.report.display_units import display_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.times import times_between
@@ -117,5 +117,5 @@ def difference_in_words(record: Analysis) -> str:
         spread, usual_spread = (display.of_differences(each[channel]) for each in (std, record.std))
         digits = f".{decimals_of(usual_spread, 2)}f"
         of_training = f"training {usual:{digits}} ± {usual_spread:{digits}}"
-        words.append(f"{short_name(names[channel])} {now:{digits}} ± {spread:{digits}} {in_words(display.units)} ({of_training})")
+        words.append(f"{short_name(names[channel])} {now:{digits}} ± {spread:{digits}} {units_in_words(display.units)} ({of_training})")
     return f"{'' if len(names) <= NAMED else f'of {len(names)} channels, farthest from training are '}{', '.join(words)}"

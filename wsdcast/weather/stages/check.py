@@ -12,7 +12,6 @@ import numpy as np
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.blocks import BadValuesError, Block, close_all, read_block, repeated_extreme
-from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.open_data import fetch_period
 from wsdcast.data.sources.open_data_layouts import SYSTEMS
 from wsdcast.data.sources.opening import fingerprint
@@ -22,7 +21,7 @@ from wsdcast.data.steps import STEP, time_text
 from wsdcast.data.store.analysis import split
 from wsdcast.data.store.building import require_memory_to_build
 from wsdcast.data.store.shards import SHARD, on_grid
-from wsdcast.data.variables import decimals_of, units_in_words, variable
+from wsdcast.data.variables import channel_units_in_words, decimals_of, variable, words
 from wsdcast.runs.artefact import Summary, is_current, resolve
 from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.inputs import address_given
@@ -152,7 +151,7 @@ def _sample(record: SourceRecord, target: Grid, data: Data, summary: Summary) ->
                 most[name] = max(most[name], float(np.nanmax(values)))
                 if odd := repeated_extreme(values):
                     points = f"{odd[1]} points read together"
-                    summary.facts[f"note: {words(name)}"] = f"{points} have {odd[0]:g} {units_in_words(name)}, far from all others"
+                    summary.facts[f"note: {words(name)}"] = f"{points} have {odd[0]:g} {channel_units_in_words(name)}, far from all others"
                 on_grid(values, record.grid, target, data.method, variable(name).absent)
         except UserError as error:
             problem = error.with_skip(record.times[0]) if isinstance(error, BadValuesError) else str(error)
@@ -164,7 +163,9 @@ def _sample(record: SourceRecord, target: Grid, data: Data, summary: Summary) ->
     sampled = f"in {steps} steps read as a sample, and the last of every file"
     for name in (name for name in record.channels if np.isfinite(least[name])):
         digits = f".{decimals_of(most[name] - least[name], 4)}f"
-        summary.facts[f"range of {words(name)}"] = f"{least[name]:{digits}} to {most[name]:{digits}} {units_in_words(name)} {sampled}"
+        summary.facts[f"range of {words(name)}"] = (
+            f"{least[name]:{digits}} to {most[name]:{digits}} {channel_units_in_words(name)} {sampled}"
+        )
     if steps:
         total = seconds / steps * record.times.size
         if total < 120:

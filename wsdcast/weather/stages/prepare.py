@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.planet.simulation import Simulation, simulation
 from wsdcast.data.sources.blocks import BadValuesError, close_all
-from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.open_data import fetch_period
 from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, SYSTEMS
 from wsdcast.data.sources.opening import addresses, fingerprint, is_remote
@@ -26,7 +25,7 @@ from wsdcast.data.store.building import Finished, build, finish, require_memory_
 from wsdcast.data.store.packings import packing_for
 from wsdcast.data.store.shards import digest, has_shards
 from wsdcast.data.store.zarr_store import channels_of, open_store
-from wsdcast.data.variables import DEFAULT, decimals_of, units_in_words
+from wsdcast.data.variables import DEFAULT, channel_units_in_words, decimals_of, words
 from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, partial_of, read_stamp, recover, resolve
 from wsdcast.runs.cluster import dask_options
 from wsdcast.runs.errors import UserError
@@ -250,7 +249,9 @@ def _summary(recipe: Recipe, path: Path, notes: list[str]) -> Summary:
     for name, mean, std in zip(names, record.mean, record.std, strict=True):
         forcing = ", a forcing" if name in record.forcing_variables else ""
         digits = f".{decimals_of(std, 3)}f"
-        facts[words(name)] = f"mean {mean:{digits}}, standard deviation {std:{digits}} {units_in_words(name)}, training split{forcing}"
+        facts[words(name)] = (
+            f"mean {mean:{digits}}, standard deviation {std:{digits}} {channel_units_in_words(name)}, training split{forcing}"
+        )
     rounding = record.states.packing.scale / np.sqrt(12) / record.std
     worst = words(names[int(rounding.argmax())])
     facts["rounding"] = f"stored values are off by {rounding.max():.1g} standard deviations at most (root mean square, {worst})"
