@@ -86,7 +86,7 @@ def forecast(run: Path) -> Path:
     recipe, _ = resolve(None, run, Recipe, FORECAST)
     origin = of_run(recipe, run, {}, None)
     record, networks, settings = origin.record, origin.networks, origin.recipe.rollout
-    prior_of, size = warm_start(networks.moments), batch_size(record.grid.latitude.size * record.grid.longitude.size, devices.device())
+    prior_of, size = warm_start(networks.moments), batch_size(record.grid.size, devices.device())
     sampler = in_batches(residual_sampler(prior_of, residuals(origin, prior_of)), size)
     path, times, leads = run / OUT / FORECAST, origin.initial_times, settings.kept_leads
     path.parent.mkdir(exist_ok=True)

@@ -127,7 +127,7 @@ class Sources:
         """Return the points that are scored, (latitude, longitude); None if all are."""
         if not self.domain:
             return None
-        return np.unpackbits(np.frombuffer(self.domain, np.uint8), count=np.prod(grid.shape)).astype(bool).reshape(grid.shape)
+        return np.unpackbits(np.frombuffer(self.domain, np.uint8), count=grid.size).astype(bool).reshape(grid.shape)
 
 
 @lru_cache(maxsize=2)

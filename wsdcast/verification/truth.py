@@ -131,7 +131,7 @@ def truth_on_grid(truth: Truth, grid: Grid) -> Truth:
 
     If the grid is not coarser along both axes, the truth is returned as it is.
     """
-    if not all(theirs > ours for theirs, ours in zip(truth.grid.shape, grid.shape, strict=True)):
+    if not truth.grid.is_finer_than(grid):
         return truth
 
     def read(positions: NDArray[np.intp]) -> Field:

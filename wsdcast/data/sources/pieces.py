@@ -93,7 +93,7 @@ class SourceRecord:
 
     def note_if_coarser(self, target: Grid) -> None:
         """Add a note if the grid that the record is brought to is finer than its own."""
-        if self.grid is not None and all(theirs > ours for theirs, ours in zip(target.shape, self.grid.shape, strict=True)):
+        if self.grid is not None and target.is_finer_than(self.grid):
             self.notes.append(f"the grid {target.name} is finer than {self.grid.name} of the source, and regridding adds no detail")
 
     def at(self, chosen: NDArray[np.bool_]) -> SourceRecord:

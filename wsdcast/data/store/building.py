@@ -73,7 +73,7 @@ def require_memory_to_build(target: Grid, steps: int, channels: Channels) -> Non
 
     For 3,200 times of the planet at 240x121 these are 0.71 GB; the whole process took 0.84 GB (``/usr/bin/time -v wsdcast prepare``).
     """
-    count, points = len(channels.all), target.shape[0] * target.shape[1]
+    count, points = len(channels.all), target.size
     needed = min(steps, shards_per_graph(count) * SHARD) * count * points * 6.0
     require_memory(needed, f"preparing {steps} steps of {count} channels on the grid {target.name}")
 

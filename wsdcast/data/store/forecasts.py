@@ -96,7 +96,7 @@ class Forecasts:
     def bytes(self) -> int:
         """Size of the finished store in bytes, before compression."""
         fields = len(STATISTICS) if self.reduced else self.members
-        return 4 * self.times.size * fields * len(self.leads) * len(self.arrays) * self.grid.latitude.size * self.grid.longitude.size
+        return 4 * self.times.size * fields * len(self.leads) * len(self.arrays) * self.grid.size
 
     def write(self, row: int, first: int, fields: NDArray[np.float32]) -> None:
         """Write consecutive lead times of one initial time.
@@ -134,7 +134,7 @@ class Forecasts:
         """Return by channel the share of its values that were clipped, in a store that is filled. Channels without any are left out."""
         starts = self.all_written()
         counts = {name: sum(written.clipped.get(name, 0) for written in starts) for name in self.variables}
-        of_each = len(starts) * self.members * len(self.leads) * self.grid.latitude.size * self.grid.longitude.size
+        of_each = len(starts) * self.members * len(self.leads) * self.grid.size
         return {name: count / of_each for name, count in counts.items() if count}
 
     def close(self, attributes: dict[str, Any]) -> None:

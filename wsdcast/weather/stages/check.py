@@ -114,7 +114,7 @@ def _describe(record: SourceRecord, summary: Summary) -> None:
 def _fits(record: SourceRecord, recipe: Recipe, directory: Path, summary: Summary) -> bool:
     """Whether disk and memory suffice for the store of a record. Add to the summary what the store would be, and what it would lack."""
     data, target, channels = recipe.data, Grid.regular(recipe.data.grid), recipe.data.channels.all
-    size = int(2 * len(channels) * PACKED_SHARE * record.times.size * target.shape[0] * target.shape[1])
+    size = int(2 * len(channels) * PACKED_SHARE * record.times.size * target.size)
     files = len(channels) * -(-record.times.size // SHARD)
     summary.facts["would write"] = f"{directory / ANALYSIS}, {target.name}, about {size / 1e6:.3g} MB in {files} files"
     if missing := [name for name in recipe.forcings.static if name not in record.static]:

@@ -122,7 +122,7 @@ def prepare(
             require_memory_to_build(target, origin.times.size, data.channels)
             times = origin.times if finished is None else np.concatenate([finished.times, origin.times])
             attributes = _attributes(resolved, directory, files, times, finished, recompute)
-            size = 2 * len(data.channels.all) * origin.times.size * target.shape[0] * target.shape[1]
+            size = 2 * len(data.channels.all) * origin.times.size * target.size
             require_space(directory, size - size_of(partial_of(path)))
             packing = packing_for(origin, target, data.method, finished.path if finished is not None else None)
             with complete(path, resumable=True) as partial:
