@@ -96,7 +96,7 @@ def forecast(run: Path, last: int, structured: Callable[[Tensor, Tensor], Tensor
     recipe, _ = resolve(None, run, Recipe, FORECAST)
     origin = of_run(recipe, run, {}, None)
     record, networks, settings = origin.record, origin.networks, origin.recipe.rollout
-    prior_of, size = warm_start(networks.moments), batch_size(record.grid.latitude.size * record.grid.longitude.size, devices.device())
+    prior_of, size = warm_start(networks.moments), batch_size(record.grid.size, devices.device())
     library = residuals(origin, prior_of)[-last:]
     sampler = in_batches(lambda context, noise: prior_of(context).denormalise(structured(library, noise)), size)
     path, times, leads = run / OUT / FORECAST, origin.initial_times, settings.kept_leads

@@ -32,7 +32,7 @@ def main(recipe: str = "planet", rounds: int = 20) -> dict[str, float]:
     resolved = load_recipe(recipe)
     settings, grid = resolved.generator, record_of(resolved, 100).grid
     devices.keep_freed_memory()
-    batch = batch_size(grid.shape[0] * grid.shape[1], devices.device())
+    batch = batch_size(grid.size, devices.device())
 
     def network(channels: int = CHANNELS) -> UNet:
         unet = UNet(channels, 2, settings.widths, settings.blocks, 2, 0.0, grid.includes_poles).eval().requires_grad_(False)

@@ -73,7 +73,7 @@ def test_all_problems_are_listed_together(directory):
     assert code == 2
     expected = (
         "files/d.nc: cannot be read as NetCDF",
-        "1 times occur twice, the first 2020-01-02T06:00, in files/b.nc and in files/c.nc",
+        "1 times occur twice, the first 2020-01-02T06, in files/b.nc and in files/c.nc",
         "files/b.nc: absurd values",
         "files/c.nc: missing or infinite values",
     )

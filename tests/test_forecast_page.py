@@ -28,7 +28,7 @@ from wsdcast.report import shown_products
 from wsdcast.report.forecast_page import write_forecast_page
 from wsdcast.report.shown_products import packed, read_products
 from wsdcast.runs.errors import UserError
-from wsdcast.verification.thresholds import THRESHOLDS, in_words
+from wsdcast.verification.thresholds import THRESHOLDS, threshold_in_words
 
 LIMIT = 5_000_000
 
@@ -186,7 +186,7 @@ def test_the_page_has_less_than_5_mb(kind, whole, tmp_path):
     ],
 )
 def test_thresholds_in_words(threshold, words):
-    assert in_words(threshold) == words
+    assert threshold_in_words(threshold) == words
 
 
 # The command.

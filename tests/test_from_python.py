@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import wsdcast
 from wsdcast.cli import app
+from wsdcast.data.steps import time_in_words
 from wsdcast.data.store.forecasts import row_of
 from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
@@ -72,6 +73,17 @@ def test_a_time_of_any_type_is_the_same_time(time):
     assert (recipe.data.start, recipe.data.end, recipe.data.skip) == (expected, expected, (expected,))
     assert recipe.rollout.start == "2020-01-31T06"
     assert row_of(np.array(["2020-01-31T00", "2020-01-31T06"], "datetime64[ns]"), time, "f") == 1
+
+
+@pytest.mark.parametrize("clock", ["00", "00:30", "23:00:05", "06"])
+def test_the_nearest_initial_time_is_named_as_it_must_be_given(clock):
+    starts = np.array([f"2020-01-31T{clock}"], "datetime64[ns]")
+    with pytest.raises(UserError, match=r"^--start 2020-01-31T12: not in f, whose nearest initial time is ") as refused:
+        row_of(starts, "2020-01-31T12", "f")
+    named = str(refused.value).split()[-1]
+    assert named == f"2020-01-31T{clock}"
+    assert row_of(starts, named, "f") == 0
+    assert time_in_words(starts[0]) == f"2020-01-31 {clock} UTC"
 
 
 @pytest.mark.parametrize("several", [np.asarray, xr.DataArray, pd.DatetimeIndex, list])

@@ -234,6 +234,12 @@ def test_flow_across_a_pole_is_hardly_weaker(name):
     assert 1 - np.sin(width / 2) / (width / 2) == pytest.approx({"240x121": 3e-5, "64x32": 4e-4}[name], rel=0.06)
 
 
+def test_a_finer_grid_has_more_points_along_both_axes():
+    assert Grid.regular("24x13").size == 24 * 13
+    for name, finer in {"24x14": False, "26x13": False, "22x14": False, "24x13": False, "26x14": True}.items():
+        assert Grid.regular(name).is_finer_than(Grid.regular("24x13")) == finer
+
+
 def test_grids_with_the_same_latitudes_and_other_longitudes_are_two_grids():
     """Fields are taken over unchanged only between equal grids. Half a step to the east, each cell is the mean of two."""
     source = Grid.regular("8x4")

@@ -128,7 +128,7 @@ def test_a_truth_lacks_what_its_store_lacks_and_is_refused_where_it_cannot_be_re
             np.testing.assert_allclose(truth.read(np.arange(8))[:, 0], values, rtol=1e-6)
             lost.write_bytes(whole[: len(whole) // 2])
             assert truth.read(np.arange(4)).shape == (4, 2, 7, 12)  # of another chunk
-            with pytest.raises(UserError, match=f"^{address}: 10 m wind u from 2020-01-01T12:00 on cannot be read \\("):
+            with pytest.raises(UserError, match=f"^{address}: 10 m wind u from 2020-01-01T12 on cannot be read \\("):
                 truth.read(np.array([2, 5]))
             lost.unlink()
             read = truth.read(np.array([2, 5]))
@@ -136,7 +136,7 @@ def test_a_truth_lacks_what_its_store_lacks_and_is_refused_where_it_cannot_be_re
             np.testing.assert_allclose(read[0, 0], values[2], rtol=1e-6)
             lost.write_bytes(whole)
         handler.status, handler.failures["a.zarr/u10/c/1/0/1"] = 403, 1
-        with pytest.raises(UserError, match=r"a\.zarr: 10 m wind u from 2020-01-02T00:00 on cannot be read \("):
+        with pytest.raises(UserError, match=r"a\.zarr: 10 m wind u from 2020-01-02T00 on cannot be read \("):
             truth.read(np.array([4]))
 
 
@@ -144,7 +144,7 @@ def test_a_truth_lacks_what_its_store_lacks_and_is_refused_where_it_cannot_be_re
 def test_a_record_with_an_absent_chunk_is_refused_and_named(tmp_path):
     wind().chunk(time=8, longitude=6).to_zarr(tmp_path / "a.zarr", encoding={name: {"fill_value": 0.0} for name in ("u10", "v10")})
     (tmp_path / "a.zarr/v10/c/2/0/1").unlink()
-    with pytest.raises(UserError, match=r"missing or infinite values in 10 m wind v at 2020-01-05T00:00"):
+    with pytest.raises(UserError, match=r"missing or infinite values in 10 m wind v at 2020-01-05T00"):
         wsdcast.prepare(source=str(tmp_path / "a.zarr"), grid="12x7", run=tmp_path / "run")
 
 

@@ -73,7 +73,7 @@ def analyses(path: Path, steps: np.ndarray) -> np.ndarray:
 
 def test_a_climatology_that_begins_with_the_forecast_is_refused(forecast, tmp_path):
     analyses(tmp_path / "analyses.nc", np.arange(10))
-    with pytest.raises(UserError, match=r"analyses.nc: has no state before the first initial time, 2020-02-01T00:00$"):
+    with pytest.raises(UserError, match=r"analyses.nc: has no state before the first initial time, 2020-02-01T00$"):
         wsdcast.products(forecast, tmp_path / "p.nc", climatology=tmp_path / "analyses.nc")
 
 

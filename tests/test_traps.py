@@ -24,7 +24,7 @@ from wsdcast.cli import app
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
 from wsdcast.data.sources.blocks import read_block
-from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.pieces import SourceRecord
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.runs.errors import UserError
@@ -38,7 +38,7 @@ def wind(count: int = 40, start: str = "2020-01-01", seed: int = 0) -> xr.Datase
     return wind_dataset(six_hourly(start, count), LATITUDES, LONGITUDES, seed)
 
 
-def read(source: str) -> tuple[Record, np.ndarray]:
+def read(source: str) -> tuple[SourceRecord, np.ndarray]:
     record = open_record(source, Path("scratch"))
     assert record.problems == []
     out = np.full((record.times.size, 2, *record.grid.shape), np.nan, np.float32)

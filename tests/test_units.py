@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsdcast.data.sources.units import CONVERSIONS, conversion, size_of_speed
-from wsdcast.data.variables import in_words
+from wsdcast.data.variables import units_in_words
 from wsdcast.report.display_units import DISPLAYED, display_of
 from wsdcast.runs.errors import UserError
 
@@ -75,7 +75,7 @@ def test_units_that_leave_a_doubt_are_refused(units, expected):
 )
 def test_values_are_shown_in_the_units_of_forecasters(units, stored, shown, difference, words):
     display = display_of(units)
-    assert (display.units, display.difference_units, in_words(display.units)) == (shown[1], difference[1], words)
+    assert (display.units, display.difference_units, units_in_words(display.units)) == (shown[1], difference[1], words)
     assert display.of(stored) == pytest.approx(shown[0])
     assert display.of_differences(stored) == pytest.approx(difference[0])
     values = np.array([stored, 1.1 * stored], np.float32)

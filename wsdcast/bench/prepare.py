@@ -23,7 +23,7 @@ from wsdcast.bench.measure import Benchmark, memory_curve, paired
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import matrices, regrid
 from wsdcast.data.sources.blocks import close_all, read_block
-from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.pieces import SourceRecord
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.building import build, finish
@@ -150,7 +150,7 @@ def _preparation(years: float, target: Grid) -> dict[str, Any]:
     }
 
 
-def _read_alone(record: Record) -> int:
+def _read_alone(record: SourceRecord) -> int:
     """Read the first steps with dask's threads and discard them. Return how many steps were read."""
     from dask.base import compute
     from dask.delayed import delayed

@@ -75,7 +75,7 @@ def bench_rollout(
     generator = networks.few.get(settings.nfe, networks.generator)
     moments = networks.moments if isinstance(networks.moments, MomentsModel) else None
     device = devices.device()
-    largest_batch = batch_size(record.grid.latitude.size * record.grid.longitude.size, device)
+    largest_batch = batch_size(record.grid.size, device)
     batches = -(-settings.members // largest_batch)
     sizes = [part.numel() for part in torch.arange(settings.members).tensor_split(batches)]
     # On a CPU the last batch is filled up with repetitions.

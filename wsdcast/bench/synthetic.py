@@ -59,5 +59,5 @@ def inputs_of(network: MomentsModel | UNet, batch: int, grid: Grid) -> tuple[Ten
     assert isinstance(unet, UNet)
     (_, *of_sample), *conditions = unet.input_shapes(*grid.shape)
     x = torch.randn(batch, *of_sample, device=devices.device())
-    noise = torch.randn(batch, unet.last.out_channels * grid.latitude.size * grid.longitude.size, device=x.device)
+    noise = torch.randn(batch, unet.last.out_channels * grid.size, device=x.device)
     return x, *(x.new_full(shape, 0.5) if len(shape) == 1 else noise[:, : shape[1]] for shape in conditions)

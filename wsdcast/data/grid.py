@@ -67,6 +67,10 @@ class Grid:
         near = self.shape == other.shape and np.allclose(self.latitude, other.latitude, atol=1e-3)
         return bool(near and np.allclose(self.longitude, other.longitude, atol=1e-3))
 
+    def is_finer_than(self, other: Grid) -> bool:
+        """Return whether this grid has more latitudes than the other one, and more longitudes too."""
+        return self.latitude.size > other.latitude.size and self.longitude.size > other.longitude.size
+
     @cached_property
     def _bytes(self) -> tuple[bytes, bytes]:
         return (self.latitude + 0.0).tobytes(), self.longitude.tobytes()  # a file may have the equator at -0.0
@@ -122,6 +126,11 @@ class Grid:
     def shape(self) -> tuple[int, int]:
         """(latitudes, longitudes)."""
         return self.latitude.size, self.longitude.size
+
+    @property
+    def size(self) -> int:
+        """The number of points."""
+        return self.latitude.size * self.longitude.size
 
     @property
     def includes_poles(self) -> bool:

@@ -20,6 +20,11 @@ def to_the_second(times: NDArray[Any]) -> NDArray[Any]:
     return (times.astype(f"{kind}8[ns]") + np.timedelta64(500, "ms")).astype(f"{kind}8[s]").astype(f"{kind}8[ns]")
 
 
-def time_text(time: np.datetime64) -> str:
-    """Return a time as text, to the minute."""
-    return str(time.astype("datetime64[m]"))
+def time_text(time: np.datetime64 | NDArray[np.datetime64]) -> str:
+    """Return a time as text, ``2020-01-31T06``, with minutes and seconds if they are not 0."""
+    return str(time.astype("datetime64[s]")).removesuffix(":00").removesuffix(":00")
+
+
+def time_in_words(time: np.datetime64 | NDArray[np.datetime64]) -> str:
+    """Return a time as text for readers, ``2020-01-31 06 UTC``, with minutes and seconds if they are not 0."""
+    return f"{time_text(time).replace('T', ' ')} UTC"

@@ -195,12 +195,17 @@ def long_name(name: str) -> str:
     return words.replace("_", " ") + ("" if level is None else f" at {level} hPa")
 
 
-def units_in_words(name: str) -> str:
+def words(name: str) -> str:
+    """Return a channel as messages name it."""
+    return f"10 m wind {'uv'[DEFAULT.index(name)]}" if name in DEFAULT else name
+
+
+def channel_units_in_words(name: str) -> str:
     """Return the units of a channel as messages and figures have them."""
-    return in_words(variable(name).units)
+    return units_in_words(variable(name).units)
 
 
-def in_words(units: str) -> str:
+def units_in_words(units: str) -> str:
     """Return units as messages and figures have them, such as ``m/s`` and ``°C``."""
     return re.sub(r" (\w+)-1$", r"/\1", units).replace("degC", "°C")
 

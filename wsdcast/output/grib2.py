@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.steps import time_text
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
 from wsdcast.data.variables import name_and_level, variable
 from wsdcast.output.fields import Fields
@@ -123,8 +122,8 @@ def _keys_of_all(fields: Fields) -> dict[str, Any]:
 
 
 def _keys_of_time(time: np.datetime64) -> dict[str, int]:
-    date, clock = time_text(time).split("T")
-    return {"dataDate": int(date.replace("-", "")), "dataTime": int(clock.replace(":", ""))}
+    moment = time.astype("datetime64[m]").item()
+    return {"dataDate": int(f"{moment:%Y%m%d}"), "dataTime": int(f"{moment:%H%M}")}
 
 
 def _message(template: int, name: str, hours: int, field: NDArray[np.float32]) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from wsdcast.data.steps import time_in_words
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.output.blocks import LEAD, blocks_of
 from wsdcast.output.ensemble import Choice, Field
@@ -50,5 +51,5 @@ def write_plumes(paths: list[Path], read: Callable[[slice], Field], fields: Fiel
     start = fields.times[-1]
     for number, path in enumerate(paths):
         where = place(places.latitude[number], places.longitude[number])
-        title = f"{places.name[number]} ({where}), bilinear, from {str(start.astype('datetime64[h]')).replace('T', ' ')} UTC"
+        title = f"{places.name[number]} ({where}), bilinear, from {time_in_words(start)}"
         style.save(plume([of_subject[..., number] for of_subject in bands], subjects, fields.leads, title, start), path)

@@ -33,7 +33,7 @@ from wsdcast.runs.artefact import Summary, complete, partial_of
 from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.inputs import address_given
 from wsdcast.runs.progress import track
-from wsdcast.verification.thresholds import THRESHOLDS, in_words
+from wsdcast.verification.thresholds import THRESHOLDS, threshold_in_words
 from wsdcast.verification.truth import Truth
 
 CLIMATE_QUANTILES = (0.95, 0.99)
@@ -116,7 +116,7 @@ def products(
         _at_places(fields, choice, source, paths, places, summary)
     if not choice.has_wind:
         return summary
-    summary.facts["thresholds"] = ", ".join(map(in_words, choice.thresholds))
+    summary.facts["thresholds"] = ", ".join(map(threshold_in_words, choice.thresholds))
     summary.facts["direction"] = f"the sector of eight with most members, and that of the mean wind; calm below {CALM} m/s"
     return summary
 

@@ -11,9 +11,10 @@ from bokeh.models import ColumnDataSource
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import Members
+from wsdcast.data.steps import time_in_words
 from wsdcast.report.chosen_place import BANDS
 from wsdcast.report.maps import Lines, signed
-from wsdcast.report.panels import move_together, time_in_words
+from wsdcast.report.panels import move_together
 from wsdcast.report.product_maps import ProductMaps, product_maps
 from wsdcast.report.shell import Part, facts_list, figures_row, one_of, write_page
 from wsdcast.report.shown_fields import Field

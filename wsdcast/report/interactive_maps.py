@@ -16,13 +16,26 @@ from bokeh.plotting import figure as Panel
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
+from wsdcast.data.steps import time_in_words
 from wsdcast.report.chosen_place import ALONE, BANDS, MEDIAN, choose_on, plume_panel
 from wsdcast.report.coastlines import coastlines
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
 from wsdcast.report.maps import Points, View, rising, view_of
-from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, move_together, time_in_words
+from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, move_together
 from wsdcast.report.plume import place as place_in_words
-from wsdcast.report.shown_fields import PLUME, Chosen, Field, Fields, Shown, as_bytes, base_of, byte_unit, byte_units, choose, read_shown
+from wsdcast.report.shown_fields import (
+    PLUME,
+    Chosen,
+    Field,
+    ReadFields,
+    Shown,
+    as_bytes,
+    base_of,
+    byte_unit,
+    byte_units,
+    choose,
+    read_shown,
+)
 from wsdcast.report.subjects import Subject
 
 SHOW_MAPS = """
@@ -72,7 +85,7 @@ class Maps:
 def interactive_maps(
     scores: xr.Dataset,
     grid: Grid,
-    fields: Fields,
+    fields: ReadFields,
     on_earth: bool,
     subjects: Sequence[Subject],
     names: Sequence[str],

@@ -17,7 +17,7 @@ from wsdcast.report.interactive_maps import Maps, interactive_maps
 from wsdcast.report.interactive_scores import interval_of, rank_histograms, reliability, score_curves, spectrum_ratios
 from wsdcast.report.panels import Row
 from wsdcast.report.shell import Part, facts_list, figures_row, one_of, write_page
-from wsdcast.report.shown_fields import Fields
+from wsdcast.report.shown_fields import ReadFields
 from wsdcast.report.subjects import Subject, subjects_of
 from wsdcast.report.tables import by_lead, regions, summary
 from wsdcast.verification.metrics import variables_of
@@ -27,7 +27,7 @@ def write_report(
     path: Path,
     scores: xr.Dataset,
     grid: Grid,
-    fields: Fields | None,
+    fields: ReadFields | None,
     title: str,
     facts: Mapping[str, str],
     recipe: str,

@@ -14,6 +14,7 @@ from bokeh.models import CategoricalSlider, ColumnDataSource, GlyphRenderer, Hov
 from bokeh.plotting import figure as Panel  # a class, in spite of its name
 from numpy.typing import NDArray
 
+from wsdcast.data.steps import time_in_words
 from wsdcast.report.style import MARKED, Look
 
 FONT = "system-ui, sans-serif"
@@ -112,12 +113,6 @@ def metric_on_globe(scores: xr.Dataset, name: str) -> xr.DataArray | None:
 def days_of(leads: NDArray[np.timedelta64]) -> NDArray[np.float64]:
     """Return lead times in days."""
     return leads / np.timedelta64(1, "D")
-
-
-def time_in_words(time: np.datetime64 | NDArray[np.datetime64]) -> str:
-    """Return a time as text, ``2001-12-21 06 UTC``, with minutes if they are not 0."""
-    text = str(time.astype("datetime64[m]")).replace("T", " ")
-    return f"{text.removesuffix(':00')} UTC"
 
 
 def times_in_words(start: np.datetime64 | NDArray[np.datetime64], lead: np.timedelta64 | NDArray[np.timedelta64]) -> str:

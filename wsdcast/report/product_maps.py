@@ -14,15 +14,16 @@ from bokeh.palettes import Magma256, Viridis256, YlOrRd9, interp_palette
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import Members
+from wsdcast.data.steps import time_in_words
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.report.chosen_place import MEDIAN, choose_on, plume_panel, region_of
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
 from wsdcast.report.maps import SIGNED, Lines, Points, rising, view_of
-from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, time_in_words
+from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider
 from wsdcast.report.plume import place as place_in_words
 from wsdcast.report.shown_fields import NONE, PLUME, Field, as_bytes, base_of, byte_unit
 from wsdcast.report.shown_products import SMALLEST_UNIT, UNPACK, Products, packed
-from wsdcast.verification.thresholds import in_words
+from wsdcast.verification.thresholds import threshold_in_words
 
 PROBABILITY = interp_palette(["#ffffff", *YlOrRd9[::-1]], 256)
 WRAP = ":host { max-width: 100%; } label { white-space: normal; overflow-wrap: anywhere; }"
@@ -110,9 +111,9 @@ def product_maps(
     threshold, titles = None, ["median of the members"]
     shown_at_first = {"median": images[MEDIAN_AT - len(QUANTILES)], "spread": images[len(products.thresholds)]}
     if products.thresholds:
-        options = [(str(number), in_words(limit)) for number, limit in enumerate(products.thresholds)]
+        options = [(str(number), threshold_in_words(limit)) for number, limit in enumerate(products.thresholds)]
         threshold = Select(title="Threshold", options=options, value="0", width=200, styles=WIDGET, name="threshold")
-        titles = [f"probability above {in_words(limit)}" for limit in products.thresholds]
+        titles = [f"probability above {threshold_in_words(limit)}" for limit in products.thresholds]
         shown_at_first = {"probability": images[0]} | shown_at_first
     shown = ColumnDataSource({name: [image[first]] for name, image in shown_at_first.items()}, name="maps")
     styles = _styles(products, titles[0])

@@ -20,7 +20,7 @@ from wsdcast.runs.positions import evenly_spread
 from wsdcast.runs.progress import track
 
 Field = NDArray[np.floating]
-Fields = Callable[[int], tuple[Field, Field]]
+ReadFields = Callable[[int], tuple[Field, Field]]
 
 MAP_BYTES, PLUME_BYTES = 1_900_000, 450_000
 """Largest sizes of all maps and of all plumes in bytes. Written as text they take a third more. The plotting library takes 1.65 MB."""
@@ -116,7 +116,7 @@ def on_map(stride: int, shape: tuple[int, int], longitude: NDArray[np.float64]) 
     return rows, columns_of_map(longitude)[columns]
 
 
-def read_shown(fields: Fields, chosen: Chosen, subjects: Sequence[Subject], names: Sequence[str]) -> list[Shown]:
+def read_shown(fields: ReadFields, chosen: Chosen, subjects: Sequence[Subject], names: Sequence[str]) -> list[Shown]:
     """Return the chosen values of each subject. One initial time is in memory at a time. Members that were stopped are left out.
 
     Args:

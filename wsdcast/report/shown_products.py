@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import ROUNDING
 from wsdcast.data.sources.foreign_forecasts import Members
+from wsdcast.data.steps import time_text
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, QUANTILES
 from wsdcast.report.shown_fields import MOST_SHARES, Field, as_bytes, base_of, byte_unit, every, on_map
 from wsdcast.report.subjects import WIND, Subject, subjects_of
@@ -148,7 +149,7 @@ def read_products(forecast: Members, row: int, thresholds: Sequence[float]) -> l
                 for of, above in limits.items():
                     products[of][:, begin + lead] = _products(of.of(shown, names), above)
     if not (members > 1).any():
-        when = forecast.times[row].astype("datetime64[h]")
+        when = time_text(forecast.times[row])
         raise UserError(f"{forecast.name}: the forecast from {when} has no lead time with two or more members that have values")
     result = []
     for of, above in limits.items():

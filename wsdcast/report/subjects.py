@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.variables import DEFAULT, in_words, long_name, units_in_words, variable
+from wsdcast.data.variables import DEFAULT, channel_units_in_words, long_name, units_in_words, variable
 from wsdcast.data.winds import name_in_words, winds_of
 from wsdcast.report.display_units import Display, display_of
 
@@ -58,12 +58,12 @@ class Subject(NamedTuple):
     @property
     def units(self) -> str:
         """Units of the values that are shown, in words."""
-        return in_words(self.display.units)
+        return units_in_words(self.display.units)
 
     @property
     def spread_units(self) -> str:
         """Units of their standard deviation, in words."""
-        return in_words(self.display.difference_units)
+        return units_in_words(self.display.difference_units)
 
     @property
     def value_label(self) -> str:
@@ -102,7 +102,7 @@ def subjects_of(names: Sequence[str]) -> list[Subject]:
     of_winds = [Subject(wind.both, (wind.u, wind.v), name_in_words(wind.speed), "m/s", wind.speed, wind.vector) for wind in winds]
     components = {name for wind in winds for name in (wind.u, wind.v)}
     others = [name for name in names if name not in components]
-    return of_winds + [Subject(name, (name,), long_name(name), units_in_words(name), name, name) for name in others]
+    return of_winds + [Subject(name, (name,), long_name(name), channel_units_in_words(name), name, name) for name in others]
 
 
 def subject(names: Sequence[str], headline: str | None) -> Subject:

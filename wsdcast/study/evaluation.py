@@ -62,7 +62,7 @@ def evaluate(
         batch: samples per call of the sampler; default: the size that suits the device.
         headline: the recipe's ``score.headline``.
     """
-    points, steps = record.grid.latitude.size * record.grid.longitude.size, max(leads) // 6
+    points, steps = record.grid.size, max(leads) // 6
     batch = batch or batch_size(points, devices.device())
     sampler = in_batches(sampler, batch)
     variables = studied_variables(record.variables, headline)

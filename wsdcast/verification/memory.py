@@ -63,7 +63,7 @@ def reading(forecast: StoredForecast, leads: int) -> float:
         unpacked = min(count, 2) * 2.05 * min(touched, CHUNKS_AT_ONCE) * stored * math.prod(chunks.values())
         raw = 0 if array.encoding.get("dtype", array.dtype) == array.dtype else values * stored
         each = values * array.dtype.itemsize
-        placed = 4 * count * (values + values // math.prod(array.shape[-2:]) * math.prod(forecast.grid.shape))
+        placed = 4 * count * (values + values // math.prod(array.shape[-2:]) * forecast.grid.size)
         needed = max(needed, 2 * count * each, count * each + raw + unpacked, placed if forecast.region else 0)
     return 1.03 * needed
 
@@ -71,7 +71,7 @@ def reading(forecast: StoredForecast, leads: int) -> float:
 def scoring(sources: Sources, times: NDArray[np.datetime64], leads: NDArray[np.timedelta64]) -> float:
     """Return the peak bytes of a process that runs both tasks of scoring (``score_start`` and ``score_climate``)."""
     forecasts, truth = opened(sources)
-    points, together = math.prod(truth.grid.shape), min(LEADS_AT_ONCE, leads.size)
+    points, together = truth.grid.size, min(LEADS_AT_ONCE, leads.size)
     valid = np.unique(times[:, None] + leads)
     states = climate_of(truth, valid)[1]
     field = 4 * len(sources.variables) * points
@@ -91,7 +91,7 @@ def _bytes_of_computing(members: int, grid: Grid, variables: tuple[str, ...]) ->
     """Return the bytes that computing statistics takes in addition to the fields. Most are needed for a single lead time at a time."""
     tables = 8 * grid.latitude.size * (truncation(grid) + 2) ** 2  # of Legendre functions: 6.2 while they are made, 0.6 afterwards
     names = len(scored_names(variables)) / 3  # the factors were measured for u, v and speed
-    of_points = 4 * names * math.prod(grid.shape) * max(8.1 * members + 95, 3.1 * members + 165)
+    of_points = 4 * names * grid.size * max(8.1 * members + 95, 3.1 * members + 165)
     return max(6.2 * tables, 0.6 * tables + of_points)
 
 
@@ -109,5 +109,5 @@ def reporting(forecast: StoredForecast) -> float:
 
     The previous initial time may not be freed yet, and counts too.
     """
-    of_one, leads = 4 * len(forecast.variables) * math.prod(forecast.grid.shape), forecast.leads.size
+    of_one, leads = 4 * len(forecast.variables) * forecast.grid.size, forecast.leads.size
     return reading(forecast, leads) + of_one * leads * (forecast.members + 4) + 5 * of_one * forecast.members

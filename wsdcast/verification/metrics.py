@@ -5,13 +5,7 @@ over a region. Statistics are additive: the mean over many forecasts is the mean
 apart and joined along ``time`` without loss. A metric is computed from statistics that were averaged over initial times. Everything that is
 not linear (roots, ratios) belongs in a metric, in :func:`metrics`.
 
-A new metric is added in this module:
-
-1. A score of each point by itself gets a row in :data:`POINT_STATISTICS`. A score that needs several points, or thresholds, is computed in
-   :func:`joint_statistics`; a row in :data:`WITH_INTERVALS` gives it intervals.
-2. If the metric is a root or a ratio of means, it gets a row in :func:`metrics`, and its statistic has another name. Else the statistic has
-   the name of the metric.
-3. :data:`ABOUT` says what the metric is, and its unit.
+"A metric" in CONTRIBUTING.md says how one is added.
 
 The ensemble is (member, lead, channel, latitude, longitude) and the truth (lead, channel, latitude, longitude); other shapes raise
 ValueError. Channels are the variables that are scored, in their own units; for each wind of which both components are among them, the

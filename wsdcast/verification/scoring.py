@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import StoredForecast, open_forecast
 from wsdcast.data.steps import time_text
-from wsdcast.data.store.building import scheduler as at_work
 from wsdcast.data.variables import DEFAULT
+from wsdcast.runs.cluster import dask_options
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
 from wsdcast.verification.baselines import (
@@ -127,7 +127,7 @@ class Sources:
         """Return the points that are scored, (latitude, longitude); None if all are."""
         if not self.domain:
             return None
-        return np.unpackbits(np.frombuffer(self.domain, np.uint8), count=np.prod(grid.shape)).astype(bool).reshape(grid.shape)
+        return np.unpackbits(np.frombuffer(self.domain, np.uint8), count=grid.size).astype(bool).reshape(grid.shape)
 
 
 @lru_cache(maxsize=2)
@@ -282,7 +282,7 @@ def _in_turn(tasks: list[tuple[Any, ...]], scheduler: str | None, workers: int |
     if scheduler is None and workers is None:
         yield from (function(*arguments) for function, *arguments in tasks)
         return
-    with at_work(scheduler, workers, "") as options:
+    with dask_options(scheduler, workers) as options:
         yield from compute(*(delayed(function)(*arguments) for function, *arguments in tasks), **options)
 
 

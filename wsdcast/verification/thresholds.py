@@ -10,7 +10,7 @@ THRESHOLDS = (BEAUFORT[5], BEAUFORT[7], BEAUFORT[9])
 """Wind speeds in m/s at which Beaufort 6, 8 and 10 begin."""
 
 
-def in_words(threshold: float) -> str:
+def threshold_in_words(threshold: float) -> str:
     """Return a threshold as text, with its number on the Beaufort scale if one begins there, or in knots if that is a whole number."""
     knots = threshold / SPEEDS["kn"]
     beaufort = f" (Beaufort {BEAUFORT.index(threshold) + 1})" if threshold in BEAUFORT else ""

@@ -16,14 +16,13 @@ from wsdcast.data.sources.blocks import stored_at
 from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.sources.file_lock import reading_values
 from wsdcast.data.sources.layout import values_of
-from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.opening import addresses, open_dataset, unpacked
-from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.pieces import SourceRecord
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import time_text
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.states import StoredStates
-from wsdcast.data.variables import DEFAULT
+from wsdcast.data.variables import DEFAULT, words
 from wsdcast.runs.errors import UserError
 
 Field = NDArray[np.float32]
@@ -132,7 +131,7 @@ def truth_on_grid(truth: Truth, grid: Grid) -> Truth:
 
     If the grid is not coarser along both axes, the truth is returned as it is.
     """
-    if not all(theirs > ours for theirs, ours in zip(truth.grid.shape, grid.shape, strict=True)):
+    if not truth.grid.is_finer_than(grid):
         return truth
 
     def read(positions: NDArray[np.intp]) -> Field:
@@ -145,7 +144,7 @@ def truth_on_grid(truth: Truth, grid: Grid) -> Truth:
     return replace(truth, grid=grid, read=read, regridded_from=truth.grid)
 
 
-def _channel(record: Record, name: str, positions: NDArray[np.intp]) -> Field:
+def _channel(record: SourceRecord, name: str, positions: NDArray[np.intp]) -> Field:
     """Return one channel at positions (n,) in the record's times, (n, latitude, longitude); NaN where it is missing.
 
     Raises:

@@ -200,7 +200,7 @@ ARTEFACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """For each artefact, the sections of a recipe that it depends on and the artefacts that it is made from. The objective of the generator may
 add sections (:meth:`Recipe.parts`). A fine-tuned network and a forecast are made from the last network (:meth:`Recipe.upstream`)."""
-FORECASTS = (FORECAST, SCORES, STUDY)
+AFTER_TRAINING = (FORECAST, SCORES, STUDY)
 """Artefacts that depend on all networks."""
 
 
@@ -258,11 +258,11 @@ class Recipe(Experiment):
         direct, after_flow = self.generator.objective == "crps", self.generator.objective in FROM_FLOW
         if artefact == GENERATOR and after_flow:
             whole["generator"]["objective"] = "flow"  # whichever network is trained after it
-        if after_flow and artefact in (FEW_STEPS, FINE_TUNED, *FORECASTS):
+        if after_flow and artefact in (FEW_STEPS, FINE_TUNED, *AFTER_TRAINING):
             sections += ("few_steps",)
-        if (direct and artefact == GENERATOR) or ((direct or self.fine_tune.steps) and artefact in (FINE_TUNED, *FORECASTS)):
+        if (direct and artefact == GENERATOR) or ((direct or self.fine_tune.steps) and artefact in (FINE_TUNED, *AFTER_TRAINING)):
             sections += ("crps",)
-        if self.fine_tune.steps and artefact in (FINE_TUNED, *FORECASTS):
+        if self.fine_tune.steps and artefact in (FINE_TUNED, *AFTER_TRAINING):
             sections += ("fine_tune",)
         parts = {section: whole[section] for section in sections}
         if "moments" in sections and self.training.weights:

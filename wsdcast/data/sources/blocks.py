@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.data.sources.file_lock import reading_values
-from wsdcast.data.sources.layout import Fields, Stored, fields_of, select, values_of
-from wsdcast.data.sources.naming import words
+from wsdcast.data.sources.layout import Stored, StoredByChannels, fields_of, select, values_of
 from wsdcast.data.sources.opening import Address, open_dataset
 from wsdcast.data.steps import STEP, time_text, to_the_second
-from wsdcast.data.variables import physical_range, units_in_words, variable
+from wsdcast.data.variables import channel_units_in_words, physical_range, variable, words
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import note_once
 
@@ -120,14 +119,14 @@ def _check(values: NDArray[np.float32], channel: str, name: str, times: NDArray[
     ):
         if bad.any():
             step = int(np.argmax(bad))
-            extent = "" if np.isnan(least[step]) else f" ({least[step]:g} to {most[step]:g} {units_in_words(channel)})"
+            extent = "" if np.isnan(least[step]) else f" ({least[step]:g} to {most[step]:g} {channel_units_in_words(channel)})"
             raise BadValuesError(
                 f"{name}: {problem}{extent} in {words(channel)} at {time_text(times[step])}"
                 + (f" and {bad.sum() - 1} more of the {bad.size} steps read with it" if bad.sum() > 1 else ""),
                 times[step],
             )
     if odd := repeated_extreme(values):
-        where = f"{name}: {odd[1]} points of {words(channel)}, read together, have {odd[0]:g} {units_in_words(channel)}"
+        where = f"{name}: {odd[1]} points of {words(channel)}, read together, have {odd[0]:g} {channel_units_in_words(channel)}"
         note_once(f"{where}, far from all others: perhaps a fill value that is not declared")
 
 
@@ -156,7 +155,7 @@ def close_all() -> None:
 
 
 @lru_cache(maxsize=64)
-def cached_fields(address: Address, state: str, names: tuple[str, ...]) -> Fields:
+def cached_fields(address: Address, state: str, names: tuple[str, ...]) -> StoredByChannels:
     """Return the lazy channels of one piece (:func:`fields_of`). It stays open, because a store is read in many blocks.
 
     A file whose ``state`` (:func:`wsdcast.data.sources.opening.state_of`) changed is opened anew.

@@ -98,7 +98,7 @@ class Members:
         Raises:
             UserError: if these values cannot be read.
         """
-        with reading_values(self.name, f"{self.name}: the forecast from {self.times[start].astype('datetime64[h]')}"):
+        with reading_values(self.name, f"{self.name}: the forecast from {time_text(self.times[start])}"):
             chosen = self.channels.isel(time=start, prediction_timedelta=leads)
             fields = np.stack([field.values for field in chosen.values()], axis=-3).astype(np.float32, copy=False)
             return fields.reshape(self.members, chosen.sizes["prediction_timedelta"], *fields.shape[-3:])

@@ -47,11 +47,11 @@ class Stored:
     can_be_constant: bool
 
 
-Fields = dict[tuple[str, ...], Stored]
+StoredByChannels = dict[tuple[str, ...], Stored]
 """Channels that are stored in one variable and can be read together, with that variable."""
 
 
-def fields_of(dataset: xr.Dataset, names: Sequence[str]) -> Fields:
+def fields_of(dataset: xr.Dataset, names: Sequence[str]) -> StoredByChannels:
     """Return the channels of a dataset that are among ``names``, lazily.
 
     The dimensions are (time, latitude, longitude). If a variable has several of the channels on its levels, ``channel`` comes first, in the
@@ -66,7 +66,7 @@ def fields_of(dataset: xr.Dataset, names: Sequence[str]) -> Fields:
     for name in names:
         if (found := finder.find(name)) is not None:
             stored.setdefault(name if found.dimension is None else (found.array.name, found.dimension), []).append((name, found))
-    fields: Fields = {}
+    fields: StoredByChannels = {}
     for channels in stored.values():
         keys, places = zip(*sorted(channels, key=lambda channel: channel[1].position), strict=True)
         (array, dimension, _), entry = places[0], variable(keys[0])
@@ -78,7 +78,7 @@ def fields_of(dataset: xr.Dataset, names: Sequence[str]) -> Fields:
     return fields
 
 
-def select(fields: Fields, names: tuple[str, ...]) -> Stored:
+def select(fields: StoredByChannels, names: tuple[str, ...]) -> Stored:
     """Return the variable of some channels of one key of :func:`fields_of`, without ``channel`` if it is one."""
     key = next(key for key in fields if names[0] in key)
     if len(key) == 1 or names == key:

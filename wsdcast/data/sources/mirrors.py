@@ -16,10 +16,10 @@ from obstore.store import HTTPStore, LocalStore
 
 from wsdcast.data.sources.file_lock import FILE_LOCK
 from wsdcast.data.sources.layout import fields_of
-from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.open_data_layouts import SYSTEMS, paths_of, ranges_of, roots_of
 from wsdcast.data.sources.opening import REMOTE, open_dataset
 from wsdcast.data.steps import time_text
+from wsdcast.data.variables import words
 from wsdcast.runs.errors import UserError, first_line
 
 Store = HTTPStore | LocalStore

@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.sources.axes import NAMES
-from wsdcast.data.variables import DEFAULT, VARIABLES, name_and_level, variable
+from wsdcast.data.variables import VARIABLES, name_and_level, variable, words
 from wsdcast.runs.errors import UserError
 
 HEIGHT_NAMES = ("height", "heightaboveground", "height_above_ground", "altitude")
@@ -253,11 +253,6 @@ def _is_height(array: xr.DataArray, name: Hashable) -> bool:
 def is_named(name: str, channels: Sequence[str]) -> bool:
     """Return whether a variable of this name is one of the channels, whatever its levels are."""
     return any(name.lower() in (channel, name_and_level(channel)[0], *variable(channel).names) for channel in channels)
-
-
-def words(name: str) -> str:
-    """Return a channel as messages name it."""
-    return f"10 m wind {'uv'[DEFAULT.index(name)]}" if name in DEFAULT else name
 
 
 def known_names(name: str) -> str:

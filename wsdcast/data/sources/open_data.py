@@ -140,7 +140,7 @@ def fetch_period(
     try:
         return fetch(system, period[~gaps], names), notes
     except MissingError as error:
-        absent = ",".join(str(time.astype("datetime64[h]")) for time in error.times) if len(error.times) <= SHOWN else "TIMES"
+        absent = ",".join(map(time_text, error.times)) if len(error.times) <= SHOWN else "TIMES"
         raise MissingError(f"{error}; --skip {absent} leaves a gap instead", error.times) from None
 
 
@@ -174,7 +174,7 @@ def _cache(system: str) -> Path:
 def _obtain(mirrors: list[Mirror], cache: Path, system: str, names: Sequence[str], time: np.datetime64) -> Path | str:
     """Return the file of an analysis in the cache, fetched if it is not there, or the reasons why no mirror has it."""
     suffix = "" if names == DEFAULT else f"-{hashlib.sha256(' '.join(sorted(names)).encode()).hexdigest()[:8]}"
-    path = cache / f"{system}-{time_text(time)[:13]}{suffix}.grib2"
+    path = cache / f"{system}-{time_text(time)}{suffix}.grib2"
     if path.is_file() and are_messages(path.read_bytes()):
         return path
     return ask(mirrors, f"{system}: the analysis of {time_text(time)}", partial(download, path, system, names, time))

@@ -48,7 +48,7 @@ class Piece:
 
 
 @dataclass
-class Record:
+class SourceRecord:
     """The channels of a source, as a rule at 00, 06, 12 and 18 UTC, and what is known about it.
 
     Attributes:
@@ -93,10 +93,10 @@ class Record:
 
     def note_if_coarser(self, target: Grid) -> None:
         """Add a note if the grid that the record is brought to is finer than its own."""
-        if self.grid is not None and all(theirs > ours for theirs, ours in zip(target.shape, self.grid.shape, strict=True)):
+        if self.grid is not None and target.is_finer_than(self.grid):
             self.notes.append(f"the grid {target.name} is finer than {self.grid.name} of the source, and regridding adds no detail")
 
-    def at(self, chosen: NDArray[np.bool_]) -> Record:
+    def at(self, chosen: NDArray[np.bool_]) -> SourceRecord:
         """Return the record of some of its times: those that are ``chosen``, (time,)."""
         return replace(self, times=self.times[chosen], places={channel: places[chosen] for channel, places in self.places.items()})
 

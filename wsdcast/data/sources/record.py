@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.file_lock import reading_values
 from wsdcast.data.sources.layout import fields_of, static_of, values_of
-from wsdcast.data.sources.naming import contents, known_names, words
+from wsdcast.data.sources.naming import contents, known_names
 from wsdcast.data.sources.opening import Address, addresses, of_address, open_dataset, shown, state_of, unpacked
-from wsdcast.data.sources.pieces import Piece, Record
+from wsdcast.data.sources.pieces import Piece, SourceRecord
 from wsdcast.data.sources.record_times import choose_times
 from wsdcast.data.sources.space import order_of
 from wsdcast.data.steps import to_the_second
-from wsdcast.data.variables import DEFAULT
+from wsdcast.data.variables import DEFAULT, words
 from wsdcast.runs.errors import UserError, first_few
 
 OVER_AN_INTERVAL = re.compile(r"time\d*: *(?:\w+: *)*(mean|maximum|minimum|sum|median|mode|mid_range)\b")
@@ -38,7 +38,7 @@ def open_record(
     all_hours: bool = False,
     channels: Sequence[str] = DEFAULT,
     in_a_row: int = 2,
-) -> Record:
+) -> SourceRecord:
     """Inspect all files or stores of a source without reading their values.
 
     Args:
@@ -56,7 +56,7 @@ def open_record(
     Raises:
         UserError: if there is no source of that name.
     """
-    record, static = Record(channels=tuple(channels)), list[_Static]()
+    record, static = SourceRecord(channels=tuple(channels)), list[_Static]()
     for outer in addresses(source):
         try:
             for address in unpacked(outer, scratch):
@@ -95,7 +95,7 @@ class _Static:
     values: NDArray[np.float32]
 
 
-def _look_at(address: Address, name: str, record: Record, static: list[_Static]) -> None:
+def _look_at(address: Address, name: str, record: SourceRecord, static: list[_Static]) -> None:
     """Add one file or store to the record, and its static fields to ``static``.
 
     Raises:
@@ -116,7 +116,7 @@ def _look_at(address: Address, name: str, record: Record, static: list[_Static])
         _add(address, name, dataset, valid, record)
 
 
-def _add(address: Address, name: str, dataset: xr.Dataset, valid: tuple[np.datetime64, np.datetime64], record: Record) -> None:
+def _add(address: Address, name: str, dataset: xr.Dataset, valid: tuple[np.datetime64, np.datetime64], record: SourceRecord) -> None:
     fields = fields_of(dataset, record.channels)
     if not fields:
         names, among = first_few(map(words, record.channels)), first_few(contents(dataset)) or "nothing"

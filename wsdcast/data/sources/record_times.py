@@ -8,13 +8,14 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.sources.naming import known_names, words
-from wsdcast.data.sources.pieces import Piece, Record, Times
+from wsdcast.data.sources.naming import known_names
+from wsdcast.data.sources.pieces import Piece, SourceRecord, Times
 from wsdcast.data.steps import STEP, time_text
+from wsdcast.data.variables import words
 from wsdcast.runs.errors import first_few
 
 
-def choose_times(record: Record, start: datetime | None, end: datetime | None, skip: Times, all_hours: bool, in_a_row: int) -> None:
+def choose_times(record: SourceRecord, start: datetime | None, end: datetime | None, skip: Times, all_hours: bool, in_a_row: int) -> None:
     """Set the times and places of a record: the selected times of all pieces, in order. Add problems and notes about them."""
     times_of: dict[str, Times] = {}
     pieces_of = {channel: [index for index, piece in enumerate(record.pieces) if channel in piece.chunks] for channel in record.channels}
@@ -57,7 +58,7 @@ def choose_times(record: Record, start: datetime | None, end: datetime | None, s
         record.problems.append(f"none of its {record.times.size} times at 00, 06, 12 or 18 UTC is followed by one 6 h later")
 
 
-def _require_all(record: Record, times_of: dict[str, Times]) -> None:
+def _require_all(record: SourceRecord, times_of: dict[str, Times]) -> None:
     """Add a problem to a record if there are times that some of its channels lack. These times are left out."""
     everything = functools.reduce(np.union1d, times_of.values())
     common = functools.reduce(np.intersect1d, times_of.values())

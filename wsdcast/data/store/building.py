@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +16,7 @@ from wsdcast.data.climatology import training_statistics
 from wsdcast.data.grid import Grid
 from wsdcast.data.planet.simulation import Simulation
 from wsdcast.data.regrid import Method, regrid
-from wsdcast.data.sources.opening import is_remote
-from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.pieces import SourceRecord
 from wsdcast.data.store.packings import sampled_channels, values_beyond
 from wsdcast.data.store.shards import (
     CHUNK,
@@ -77,7 +73,7 @@ def require_memory_to_build(target: Grid, steps: int, channels: Channels) -> Non
 
     For 3,200 times of the planet at 240x121 these are 0.71 GB; the whole process took 0.84 GB (``/usr/bin/time -v wsdcast prepare``).
     """
-    count, points = len(channels.all), target.shape[0] * target.shape[1]
+    count, points = len(channels.all), target.size
     needed = min(steps, shards_per_graph(count) * SHARD) * count * points * 6.0
     require_memory(needed, f"preparing {steps} steps of {count} channels on the grid {target.name}")
 
@@ -86,7 +82,7 @@ def build(
     partial: Path,
     target: Grid,
     method: Method,
-    origin: Record | Simulation,
+    origin: SourceRecord | Simulation,
     finished: Finished | None,
     how: dict[str, Any],
     channels: Channels,
@@ -151,7 +147,7 @@ def _fill_simulated(partial: Path, origin: Simulation, packing: Packing, marks: 
         yield block.shape[0]
 
 
-def finish(partial: Path, target: Grid, origin: Record | Simulation, finished: Finished | None, attributes: dict[str, Any]) -> None:
+def finish(partial: Path, target: Grid, origin: SourceRecord | Simulation, finished: Finished | None, attributes: dict[str, Any]) -> None:
     """Add static fields, statistics of the training split and attributes to a store whose shards are complete.
 
     If ``attributes`` already have the statistics, those of ``finished`` are kept.
@@ -178,42 +174,10 @@ def finish(partial: Path, target: Grid, origin: Record | Simulation, finished: F
     close_store(partial, attributes)
 
 
-def _static(origin: Record | Simulation, target: Grid) -> dict[str, NDArray[np.float32]]:
+def _static(origin: SourceRecord | Simulation, target: Grid) -> dict[str, NDArray[np.float32]]:
     """Return the static fields on the target grid, without those that have missing values there."""
     if isinstance(origin, Simulation):
         return origin.static
     assert origin.grid is not None
     fields = {name: regrid(field, origin.grid, target, missing="nan") for name, field in origin.static.items()}
     return {name: field for name, field in fields.items() if np.isfinite(field).all()}
-
-
-@contextmanager
-def scheduler(address: str | None, workers: int | None, source: str) -> Iterator[dict[str, Any]]:
-    """Yield arguments of :func:`dask.compute` for a running cluster, a local cluster or threads.
-
-    Raises:
-        UserError: if no scheduler answers at ``address``.
-    """
-    if address is None and workers is None:
-        # Threads that wait for a server cost nothing, so a remote source gets eight of them.
-        yield {"scheduler": "threads"} | ({"num_workers": 8} if is_remote(source) else {})
-        return
-    from dask.distributed import Client, LocalCluster
-
-    if address is not None:
-        try:
-            client = Client(address, timeout=15)
-        except (OSError, ValueError) as error:
-            raise UserError(f"--scheduler {address}: no dask scheduler answers there ({error})") from None
-        with client:
-            yield {"scheduler": client}
-        return
-    options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
-    environment = dict(os.environ)
-    try:
-        with LocalCluster(n_workers=workers, **options) as cluster, Client(cluster) as client:
-            yield {"scheduler": client}
-    finally:
-        # dask would leave OMP_NUM_THREADS=1 in the environment of all processes that are started later.
-        os.environ.clear()
-        os.environ.update(environment)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from wsdcast.data.grid import Grid
+from wsdcast.data.steps import time_text
 from wsdcast.data.store.zarr_store import add_variables, close_store, create_store
 from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError, first_line
@@ -31,8 +32,6 @@ STOPPED = "stopped_at"
 """Name of a variable (time, number): lead time in hours at which a member left the physical range, NaN if it did not."""
 CLIPPED = "clipped_share"
 """Attribute of an array of members: share of its values that were negative, which the variable cannot be, and were set to zero."""
-
-Fields = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,9 @@ class Forecasts:
     def bytes(self) -> int:
         """Size of the finished store in bytes, before compression."""
         fields = len(STATISTICS) if self.reduced else self.members
-        return 4 * self.times.size * fields * len(self.leads) * len(self.arrays) * self.grid.latitude.size * self.grid.longitude.size
+        return 4 * self.times.size * fields * len(self.leads) * len(self.arrays) * self.grid.size
 
-    def write(self, row: int, first: int, fields: Fields) -> None:
+    def write(self, row: int, first: int, fields: NDArray[np.float32]) -> None:
         """Write consecutive lead times of one initial time.
 
         Args:
@@ -135,7 +134,7 @@ class Forecasts:
         """Return by channel the share of its values that were clipped, in a store that is filled. Channels without any are left out."""
         starts = self.all_written()
         counts = {name: sum(written.clipped.get(name, 0) for written in starts) for name in self.variables}
-        of_each = len(starts) * self.members * len(self.leads) * self.grid.latitude.size * self.grid.longitude.size
+        of_each = len(starts) * self.members * len(self.leads) * self.grid.size
         return {name: count / of_each for name, count in counts.items() if count}
 
     def close(self, attributes: dict[str, Any]) -> None:
@@ -177,7 +176,7 @@ def name_of(forecast: str) -> str:
     return forecast.rstrip("/").split("/")[-1].removesuffix(".zarr").removesuffix(".nc").replace(":", "-")
 
 
-def statistics_over_members(fields: Fields, variables: tuple[str, ...]) -> Fields:
+def statistics_over_members(fields: NDArray[np.float32], variables: tuple[str, ...]) -> NDArray[np.float32]:
     """Return mean, standard deviation and quantiles of channels and of wind speeds over the members that were not stopped.
 
     The fields are (member, lead, channel, latitude, longitude), the result (statistic, lead, channel and speed, latitude, longitude). It is
@@ -215,5 +214,5 @@ def row_of(starts: NDArray[np.datetime64], start: TimeLike, forecast: str | Path
         raise UserError(f"--start {given}: expected a time such as 2020-01-31T06") from None
     row = int(np.abs(starts - requested).argmin())
     if starts[row] != requested:
-        raise UserError(f"--start {text}: not in {forecast}, whose nearest initial time is {starts[row].astype('datetime64[h]')}")
+        raise UserError(f"--start {text}: not in {forecast}, whose nearest initial time is {time_text(starts[row])}")
     return row

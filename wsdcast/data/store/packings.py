@@ -12,7 +12,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.planet.simulation import Simulation
 from wsdcast.data.regrid import Method
 from wsdcast.data.sources.blocks import Block, read_block
-from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.pieces import SourceRecord
 from wsdcast.data.store.shards import on_grid
 from wsdcast.data.store.states import read_packed
 from wsdcast.data.store.zarr_store import SCALE, Packing, channels_of, packing_of, wind_packing
@@ -27,7 +27,7 @@ STEPS = 64
 """Times whose integers are in memory at once when they are counted."""
 
 
-def packing_for(origin: Record | Simulation, target: Grid, method: Method, finished: Path | None) -> Packing:
+def packing_for(origin: SourceRecord | Simulation, target: Grid, method: Method, finished: Path | None) -> Packing:
     """Return the packing of the channels of a record or a simulation.
 
     The 10 m wind always has the unit :data:`wsdcast.data.store.zarr_store.SCALE`, and so has all wind of a simulation. Other channels get a
@@ -46,7 +46,7 @@ def packing_for(origin: Record | Simulation, target: Grid, method: Method, finis
     return Packing(scale, offset)
 
 
-def sampled_channels(origin: Record | Simulation) -> list[str]:
+def sampled_channels(origin: SourceRecord | Simulation) -> list[str]:
     """Return the channels whose packing is chosen from a sample, so that values can be beyond its reach."""
     return [] if isinstance(origin, Simulation) else [name for name in origin.channels if name not in DEFAULT]
 
@@ -67,7 +67,7 @@ def beyond_packing(integers: NDArray[np.int16]) -> NDArray[np.intp]:
     return ((integers == limits.min) | (integers == limits.max)).sum(axis=(0, 2, 3))
 
 
-def _sampled_units(record: Record, names: list[str], target: Grid, method: Method) -> dict[str, tuple[float, float]]:
+def _sampled_units(record: SourceRecord, names: list[str], target: Grid, method: Method) -> dict[str, tuple[float, float]]:
     """Return unit and offset of some channels of a record."""
     assert record.grid is not None
     blocks = list(record.blocks())

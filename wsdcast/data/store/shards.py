@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import Method, regrid
 from wsdcast.data.sources.blocks import Block, read_block
-from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.pieces import SourceRecord
 from wsdcast.data.store.zarr_store import Packing, channels_of
 from wsdcast.data.variables import variable
 from wsdcast.runs.resources import return_freed_memory
@@ -37,7 +37,6 @@ LEAST_SHARE = 1e-3
 """A target cell gets a value where a variable exists on at least this share of it. Below, rounding would count."""
 
 Packed = NDArray[np.int16]
-Fields = NDArray[np.floating]
 
 
 def shards_per_graph(channels: int) -> int:
@@ -50,10 +49,10 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def is_written(store: Path, names: Sequence[str], shard: int, digest: str) -> bool:
-    """Return whether a shard exists for all channels and its mark is ``digest``."""
+def is_written(store: Path, names: Sequence[str], shard: int, mark_text: str) -> bool:
+    """Return whether a shard exists for all channels and its mark is ``mark_text``."""
     exists = all((store / name / "c" / str(shard)).exists() for name in names)
-    return exists and marked(store, str(shard)) == digest
+    return exists and marked(store, str(shard)) == mark_text
 
 
 def has_shards(store: Path) -> bool:
@@ -61,18 +60,18 @@ def has_shards(store: Path) -> bool:
     return any(store.glob("*/c/*/0/0"))
 
 
-def write_shard(store: Path, shard: int, digest: str, parts: Sequence[Packed]) -> int:
+def write_shard(store: Path, shard: int, mark_text: str, parts: Sequence[Packed]) -> int:
     """Write the packed states (time, channel, latitude, longitude) of a shard, then its mark. Return the number of times."""
     steps = sum(part.shape[0] for part in parts)
     group = zarr.open_group(store, mode="r+", use_consolidated=False)
     for channel, name in enumerate(channels_of(store).all):
         array: Any = group[name]
         array[shard * SHARD : shard * SHARD + steps] = np.concatenate([part[:, channel] for part in parts])
-    mark(store, str(shard), digest)
+    mark(store, str(shard), mark_text)
     return steps
 
 
-def link_shard(store: Path, names: Sequence[str], finished: Path, shard: int, digest: str) -> None:
+def link_shard(store: Path, names: Sequence[str], finished: Path, shard: int, mark_text: str) -> None:
     """Take a shard over from a finished store by a hard link, or by a copy if links are not possible. Shards never change in place."""
     for name in names:
         source, target = (path / name / "c" / str(shard) / "0" / "0" for path in (finished, store))
@@ -82,7 +81,7 @@ def link_shard(store: Path, names: Sequence[str], finished: Path, shard: int, di
             os.link(source, target)
         except OSError:
             shutil.copy2(source, target)
-    mark(store, str(shard), digest)
+    mark(store, str(shard), mark_text)
 
 
 def remove_outdated(store: Path, names: Sequence[str], marks: Sequence[str]) -> None:
@@ -96,7 +95,7 @@ def remove_outdated(store: Path, names: Sequence[str], marks: Sequence[str]) -> 
 
 def fill(
     store: Path,
-    record: Record,
+    record: SourceRecord,
     target: Grid,
     method: Method,
     packing: Packing,
@@ -117,7 +116,7 @@ def fill(
     blocks = list(record.blocks())
     firsts = np.array([block.first for block in blocks]) + offset
     total = offset + record.times.size
-    missing = [shard for shard, mark in enumerate(marks) if not is_written(store, record.channels, shard, mark)]
+    missing = [shard for shard, mark_text in enumerate(marks) if not is_written(store, record.channels, shard, mark_text)]
     carried: dict[int, Any] = {}
     together = shards_per_graph(len(record.channels))
     for begin in range(0, len(missing), together):
@@ -147,7 +146,7 @@ def regridded(block: Block, names: Sequence[str], source: Grid, target: Grid, me
     return out
 
 
-def on_grid(values: Fields, source: Grid, target: Grid, method: Method, absent: float | None) -> Fields:
+def on_grid(values: NDArray[np.floating], source: Grid, target: Grid, method: Method, absent: float | None) -> NDArray[np.floating]:
     """Return fields on the target grid.
 
     Points where a variable does not exist (NaN) do not count in the mean over a target cell. A cell with none other gets ``absent``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.steps import STEP
+from wsdcast.data.steps import STEP, time_text
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.times import times_between
@@ -33,10 +33,10 @@ def initial_times(available: NDArray[np.datetime64], start: str, source: str, pa
         return whole[-1:]
     requested = np.array(times_between(start), dtype="datetime64[ns]")
     if (missing := requested[~np.isin(requested, whole)]).size:
-        first, last = (time.astype("datetime64[h]") for time in available[[0, -1]])
+        first, last = map(time_text, available[[0, -1]])
         raise UserError(
             f"--start {start}: {source} lacks {missing.size} of {requested.size} initial times or the states up to {6 * past_states} h "
-            f"before them; the first is {missing[0].astype('datetime64[h]')}, and {source} is from {first} to {last}"
+            f"before them; the first is {time_text(missing[0])}, and {source} is from {first} to {last}"
         )
     return requested
 
@@ -77,14 +77,14 @@ def starts_of(recipe: Recipe, record: Analysis) -> NDArray[np.intp]:
             more = f" and {missing.size - 1} more times of the forecasts" if missing.size > 1 else ""
             raise UserError(
                 f"rollout.forcings: prescribed, but the record lacks {', '.join(record.forcing_variables)} at "
-                f"{missing[0].astype('datetime64[h]')}{more}; hold them instead"
+                f"{time_text(missing[0])}{more}; hold them instead"
             )
     return np.searchsorted(record.times, begins)
 
 
 def initial_times_in_words(begins: NDArray[np.datetime64], settings: Rollout) -> str:
     """The initial times in words, and how many were asked for if the test split has fewer."""
-    first, last = (str(begins[end].astype("datetime64[h]")) for end in (0, -1))
+    first, last = map(time_text, begins[[0, -1]])
     ends = first if len(begins) == 1 else f"{first} to {last}"
     if settings.start is None and len(begins) < settings.starts:
         return f"{len(begins)} of the {settings.starts} asked for (the test split has no more), {ends}"

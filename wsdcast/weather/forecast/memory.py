@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,7 +45,7 @@ def require_memory_of_rollout(
     together = max(group.size for group in groups(starts, settings.members, batch, devices.device())) * settings.members
     waiting = 2 * LEADS_PER_CHUNK * kept  # states that wait for writing
     of_member = fields_of_member(record, networks.forcings, noise_count_of(networks, settings))
-    fields = together * (of_member + waiting) * 4 * math.prod(record.grid.shape)
+    fields = together * (of_member + waiting) * 4 * record.grid.size
     shapes = networks.generator.input_shapes(*record.grid.shape)
     at_a_time = min(at_once(batch, devices.device()), -(-together // batch) * batch)
     needed = fields + at_a_time * peak_memory(networks.generator, *shapes, training=False)

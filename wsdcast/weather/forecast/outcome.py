@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from wsdcast.data.steps import time_text
 from wsdcast.data.store.forecasts import Forecasts
 from wsdcast.data.variables import DEFAULT, physical_range, variable
 
@@ -15,7 +16,7 @@ def stopped(store: Forecasts, artefact: str) -> dict[str, str]:
     """A line for the summary that names the members that left the physical range, and when they did. Empty if there are none."""
     written = store.all_written()
     members = [
-        f"member {member} of {time.astype('datetime64[h]')} at {hours} h{f' by {name}' * (name not in DEFAULT)}"
+        f"member {member} of {time_text(time)} at {hours} h{f' by {name}' * (name not in DEFAULT)}"
         for time, start in zip(store.times, written, strict=True)
         for member, (hours, name) in enumerate(zip(start.stopped, start.by, strict=True))
         if hours

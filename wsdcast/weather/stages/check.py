@@ -12,17 +12,16 @@ import numpy as np
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.blocks import BadValuesError, Block, close_all, read_block, repeated_extreme
-from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.open_data import fetch_period
 from wsdcast.data.sources.open_data_layouts import SYSTEMS
 from wsdcast.data.sources.opening import fingerprint
-from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.pieces import SourceRecord
 from wsdcast.data.sources.record import open_record
-from wsdcast.data.steps import STEP
+from wsdcast.data.steps import STEP, time_text
 from wsdcast.data.store.analysis import split
 from wsdcast.data.store.building import require_memory_to_build
 from wsdcast.data.store.shards import SHARD, on_grid
-from wsdcast.data.variables import decimals_of, units_in_words, variable
+from wsdcast.data.variables import channel_units_in_words, decimals_of, variable, words
 from wsdcast.runs.artefact import Summary, is_current, resolve
 from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.inputs import address_given
@@ -91,7 +90,7 @@ def check(
     return summary
 
 
-def _describe(record: Record, summary: Summary) -> None:
+def _describe(record: SourceRecord, summary: Summary) -> None:
     """Add to the summary what is known of a record before its values are read."""
     times, facts = record.times, summary.facts
     if record.pieces:
@@ -102,20 +101,20 @@ def _describe(record: Record, summary: Summary) -> None:
     if times.size:
         gaps = np.flatnonzero(np.diff(times) > STEP)  # duplicate times are no gaps; they are listed as problems
         missing = int(((times[gaps + 1] - times[gaps]) // STEP - 1).sum())
-        facts["times"] = f"{times[0].astype('datetime64[h]')} to {times[-1].astype('datetime64[h]')}"
+        facts["times"] = f"{time_text(times[0])} to {time_text(times[-1])}"
         facts["steps"] = f"{times.size} at 00, 06, 12 and 18 UTC, {gaps.size} gaps" + (f" with {missing} steps missing" if missing else "")
         if gaps.size:
-            facts["gaps from"] = first_few(str(time) for time in (times[gaps] + STEP).astype("datetime64[h]"))
+            facts["gaps from"] = first_few(map(time_text, times[gaps] + STEP))
     if record.static:
         facts["static fields"] = ", ".join(record.static)
     for number, note in enumerate(record.notes, start=1):
         facts[f"note {number}"] = note
 
 
-def _fits(record: Record, recipe: Recipe, directory: Path, summary: Summary) -> bool:
+def _fits(record: SourceRecord, recipe: Recipe, directory: Path, summary: Summary) -> bool:
     """Whether disk and memory suffice for the store of a record. Add to the summary what the store would be, and what it would lack."""
     data, target, channels = recipe.data, Grid.regular(recipe.data.grid), recipe.data.channels.all
-    size = int(2 * len(channels) * PACKED_SHARE * record.times.size * target.shape[0] * target.shape[1])
+    size = int(2 * len(channels) * PACKED_SHARE * record.times.size * target.size)
     files = len(channels) * -(-record.times.size // SHARD)
     summary.facts["would write"] = f"{directory / ANALYSIS}, {target.name}, about {size / 1e6:.3g} MB in {files} files"
     if missing := [name for name in recipe.forcings.static if name not in record.static]:
@@ -135,7 +134,7 @@ def _fits(record: Record, recipe: Recipe, directory: Path, summary: Summary) -> 
     return True
 
 
-def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
+def _sample(record: SourceRecord, target: Grid, data: Data, summary: Summary) -> None:
     """Read a sample of blocks and one step of every file. Add the ranges of values, problems and the time it takes to the summary."""
     assert record.grid is not None
     blocks = [block for block in record.blocks() if not any(reading.address in record.misfits for reading in block.readings)]
@@ -152,7 +151,7 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
                 most[name] = max(most[name], float(np.nanmax(values)))
                 if odd := repeated_extreme(values):
                     points = f"{odd[1]} points read together"
-                    summary.facts[f"note: {words(name)}"] = f"{points} have {odd[0]:g} {units_in_words(name)}, far from all others"
+                    summary.facts[f"note: {words(name)}"] = f"{points} have {odd[0]:g} {channel_units_in_words(name)}, far from all others"
                 on_grid(values, record.grid, target, data.method, variable(name).absent)
         except UserError as error:
             problem = error.with_skip(record.times[0]) if isinstance(error, BadValuesError) else str(error)
@@ -164,7 +163,9 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
     sampled = f"in {steps} steps read as a sample, and the last of every file"
     for name in (name for name in record.channels if np.isfinite(least[name])):
         digits = f".{decimals_of(most[name] - least[name], 4)}f"
-        summary.facts[f"range of {words(name)}"] = f"{least[name]:{digits}} to {most[name]:{digits}} {units_in_words(name)} {sampled}"
+        summary.facts[f"range of {words(name)}"] = (
+            f"{least[name]:{digits}} to {most[name]:{digits}} {channel_units_in_words(name)} {sampled}"
+        )
     if steps:
         total = seconds / steps * record.times.size
         if total < 120:
@@ -176,7 +177,7 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
         summary.facts["would take"] = f"about {duration} for one thread, at {1e3 * seconds / steps:.1f} ms a step as in the sample"
 
 
-def _last_steps(record: Record) -> list[Block]:
+def _last_steps(record: SourceRecord) -> list[Block]:
     """A block with the last step of every piece. Reading it detects truncated files."""
     blocks = []
     for name, places in record.places.items():

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from wsdcast.data.sources.naming import words
+from wsdcast.data.steps import time_text
 from wsdcast.data.store.analysis import Analysis, open_analysis
-from wsdcast.data.variables import decimals_of, units_in_words
+from wsdcast.data.variables import channel_units_in_words, decimals_of, words
 from wsdcast.data.winds import name_in_words, units_of
 from wsdcast.runs.artefact import Summary, complete, is_current, require, resolve
 from wsdcast.runs.errors import UserError
@@ -96,7 +96,7 @@ def _described(resolved: Recipe, directory: Path) -> tuple[Analysis, dict[str, A
         "wsdcast": version("wsdcast"),
         "data": resolved.data.source,
         "grid": record.grid.name,
-        "trained_on": [str(moment.astype("datetime64[h]")) for moment in (train[0], train[-1])],
+        "trained_on": [time_text(moment) for moment in (train[0], train[-1])],
         "steps_of_training": int(train.size),
     }
     return record, facts
@@ -145,7 +145,7 @@ def _card(recipe: Recipe, record: Analysis, facts: dict[str, Any], scores: str) 
     climate = []
     for name, mean, std in zip(channels, record.mean, record.std, strict=True):
         digits = f".{decimals_of(std, 3)}f"
-        climate.append(f"{words(name)} {mean:{digits}} and {std:{digits}} {units_in_words(name)}")
+        climate.append(f"{words(name)} {mean:{digits}} and {std:{digits}} {channel_units_in_words(name)}")
     past = [f"{6 * steps} h before" for steps in range(1, 1 + recipe.forcings.past_states)]
     needed = [f"the state {' and '.join(['now', *past])}", *record.forcing_variables, *recipe.forcings.static]
     lines = {

@@ -14,13 +14,13 @@ import numpy as np
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import ORIGIN, Members, addresses_of, readable_channels
 from wsdcast.data.sources.opening import addresses, is_remote, open_dataset, unpacked
+from wsdcast.data.steps import time_in_words
 from wsdcast.data.store.forecasts import row_of, store_of
 from wsdcast.data.variables import DEFAULT
 from wsdcast.output.fields import open_fields
 from wsdcast.output.products import in_order, require_no_wind
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.report.forecast_page import grid_in_words, write_forecast_page
-from wsdcast.report.panels import time_in_words
 from wsdcast.report.shown_fields import Field
 from wsdcast.runs.artefact import Summary, complete
 from wsdcast.runs.errors import UserError

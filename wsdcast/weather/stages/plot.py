@@ -14,13 +14,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from wsdcast.data.sources.conventions import channels_in
+from wsdcast.data.steps import time_in_words, time_text
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.store.forecasts import QUANTILES, loaded, row_of
 from wsdcast.data.store.zarr_store import open_store
 from wsdcast.report import animation, figures, style
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.report.maps import Lines, forecast_maps
-from wsdcast.report.panels import time_in_words, times_in_words
+from wsdcast.report.panels import times_in_words
 from wsdcast.report.plume import nearest, place, plume
 from wsdcast.report.subjects import WIND, Subject, subject
 from wsdcast.report.tails import tails_figure
@@ -102,7 +103,7 @@ def plot(
         lines = coastlines_of(resolved.data.source)
         with open_store(forecast) as store:
             row = 0 if start is None else row_of(store["time"].values, start, forecast)
-            summary.facts["initial time"] = _hour(store["time"].values[row])
+            summary.facts["initial time"] = time_text(store["time"].values[row])
             if not (kept := channels_in(store)):
                 raise UserError(f"{forecast}: has scores and no fields (rollout --score); {figure} needs fields")
             shown = subject([name for name in truth.variables if name in kept], resolved.score.headline)
@@ -284,9 +285,5 @@ def _not_stopped(members: NDArray[np.float32], path: Path, start: NDArray[np.dat
     """
     complete_members = members[np.isfinite(members).reshape(len(members), -1).all(axis=1)]
     if not complete_members.size:
-        raise UserError(f"{path}: all members from {_hour(start)} left the physical range; nothing to draw")
+        raise UserError(f"{path}: all members from {time_text(start)} left the physical range; nothing to draw")
     return complete_members
-
-
-def _hour(moment: np.datetime64 | NDArray[np.datetime64]) -> str:
-    return str(moment.astype("datetime64[h]"))

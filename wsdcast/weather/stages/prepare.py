@@ -14,21 +14,20 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.planet.simulation import Simulation, simulation
 from wsdcast.data.sources.blocks import BadValuesError, close_all
-from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.open_data import fetch_period
 from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, SYSTEMS
 from wsdcast.data.sources.opening import addresses, fingerprint, is_remote
-from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.pieces import SourceRecord
 from wsdcast.data.sources.record import open_record
-from wsdcast.data.steps import STEP
+from wsdcast.data.steps import STEP, time_text
 from wsdcast.data.store.analysis import open_analysis, split
 from wsdcast.data.store.building import Finished, build, finish, require_memory_to_build
-from wsdcast.data.store.building import scheduler as at_work
 from wsdcast.data.store.packings import packing_for
 from wsdcast.data.store.shards import digest, has_shards
 from wsdcast.data.store.zarr_store import channels_of, open_store
-from wsdcast.data.variables import DEFAULT, decimals_of, units_in_words
+from wsdcast.data.variables import DEFAULT, channel_units_in_words, decimals_of, words
 from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, partial_of, read_stamp, recover, resolve
+from wsdcast.runs.cluster import dask_options
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import address_given, require_no_input
 from wsdcast.runs.locks import alone
@@ -123,13 +122,14 @@ def prepare(
             require_memory_to_build(target, origin.times.size, data.channels)
             times = origin.times if finished is None else np.concatenate([finished.times, origin.times])
             attributes = _attributes(resolved, directory, files, times, finished, recompute)
-            size = 2 * len(data.channels.all) * origin.times.size * target.shape[0] * target.shape[1]
+            size = 2 * len(data.channels.all) * origin.times.size * target.size
             require_space(directory, size - size_of(partial_of(path)))
             packing = packing_for(origin, target, data.method, finished.path if finished is not None else None)
             with complete(path, resumable=True) as partial:
                 discard = overwrite or not has_shards(partial)  # without shards nothing is lost
                 claim(partial, {"data": resolved.dump()["data"], "appended to": finished and finished.id}, discard)
-                with at_work(scheduler, workers, data.source) as dask_arguments:
+                # Threads that wait for a server cost nothing, so a remote source gets eight of them.
+                with dask_options(scheduler, workers, 8 if is_remote(data.source) else None) as dask_arguments:
                     # Workers of a cluster may have another working directory, so the path is absolute.
                     written = build(partial.absolute(), target, data.method, origin, finished, dask_arguments, data.channels, packing)
                     for _ in track((step for count in written for step in range(count)), "preparing", times.size):
@@ -144,7 +144,7 @@ def prepare(
     return _summary(resolved, path, notes)
 
 
-def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str], finished: Finished | None) -> Record:
+def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str], finished: Finished | None) -> SourceRecord:
     """Open the record of files or stores, and add its notes to ``notes``. Open data are fetched first.
 
     If machines read the files ``elsewhere``, their paths must be absolute. If a store is ``finished``, only its last two times of open data
@@ -188,9 +188,9 @@ def _finished(recipe: Recipe, path: Path) -> Finished:
     return Finished(path, open_store(path), stamp["id"])
 
 
-def _newer(origin: Record | Simulation, finished: Finished, notes: list[str]) -> Record:
+def _newer(origin: SourceRecord | Simulation, finished: Finished, notes: list[str]) -> SourceRecord:
     """The part of a record that is later than a finished store. Notes say how many times are appended and left out."""
-    assert isinstance(origin, Record)
+    assert isinstance(origin, SourceRecord)
     newer = origin.at(origin.times > finished.times[-1])
     between = np.setdiff1d(origin.times, np.concatenate([finished.times, newer.times])).size
     if between:
@@ -241,7 +241,7 @@ def _summary(recipe: Recipe, path: Path, notes: list[str]) -> Summary:
     facts = {
         "source": recipe.data.source,
         "grid": f"{record.grid.name} (longitudes x latitudes)",
-        "record": f"{record.times[0].astype('datetime64[h]')} to {record.times[-1].astype('datetime64[h]')}",
+        "record": f"{time_text(record.times[0])} to {time_text(record.times[-1])}",
         "steps": f"{record.times.size} of 6 h, {gaps} gaps",
         "training / validation / test": " / ".join(str(record.now(part).size) for part in ("train", "validation", "test")) + " samples",
     }
@@ -249,7 +249,9 @@ def _summary(recipe: Recipe, path: Path, notes: list[str]) -> Summary:
     for name, mean, std in zip(names, record.mean, record.std, strict=True):
         forcing = ", a forcing" if name in record.forcing_variables else ""
         digits = f".{decimals_of(std, 3)}f"
-        facts[words(name)] = f"mean {mean:{digits}}, standard deviation {std:{digits}} {units_in_words(name)}, training split{forcing}"
+        facts[words(name)] = (
+            f"mean {mean:{digits}}, standard deviation {std:{digits}} {channel_units_in_words(name)}, training split{forcing}"
+        )
     rounding = record.states.packing.scale / np.sqrt(12) / record.std
     worst = words(names[int(rounding.argmax())])
     facts["rounding"] = f"stored values are off by {rounding.max():.1g} standard deviations at most (root mean square, {worst})"

@@ -134,7 +134,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
     """
     resolved, directory, record, networks = origin.recipe, origin.directory, origin.record, origin.networks
     settings, variables, initial_times = resolved.rollout, origin.kept_variables, origin.initial_times
-    batch = batch_size(record.grid.latitude.size * record.grid.longitude.size, devices.device())
+    batch = batch_size(record.grid.size, devices.device())
 
     # The initial states of one forecast of a model file are no truth for another.
     has_truth = not origin.source and bool(

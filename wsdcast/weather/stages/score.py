@@ -72,13 +72,13 @@ def score(
         raise UserError(f"{forecasts[OURS]}: has only statistics over members (rollout.keep); scores need the members")
     prepared = open_analysis(analysis, whole=False)
     past_until, recorded = prepared.validation_from, prepared.times
-    record = f"{recorded.size} states to {recorded[-1].astype('datetime64[h]')}"  # it may have become longer since
+    extent = f"{recorded.size} states to {recorded[-1].astype('datetime64[h]')}"  # it may have become longer since
     without_moments = ""
     if resolved.generator.has_moments_model:
         without_moments = _why_not_scored(directory / MOMENTS_FORECAST, recorded, forecast=forecasts[OURS])
         if not without_moments:
             forecasts[MOMENTS_ALONE] = require(resolved, directory, MOMENTS_FORECAST, "rollout")
-    scores = _stored(directory / SCORES, record, MOMENTS_ALONE in forecasts) if is_current(resolved, directory, SCORES, overwrite) else None
+    scores = _stored(directory / SCORES, extent, MOMENTS_ALONE in forecasts) if is_current(resolved, directory, SCORES, overwrite) else None
     streamed = {name: read_scored(path) for name, path in forecasts.items() if is_scored(path)}
     with open_store(forecasts[OURS]) as store:
         times, leads = (store[name].values for name in ("time", "prediction_timedelta"))
@@ -94,7 +94,7 @@ def score(
             if (gaussian := gaussian_scores(forecasts.get(MOMENTS_ALONE), opened(sources)[1], scores)) is not None:
                 scores["crps_gaussian"] = gaussian
             stamp = json.dumps(make_stamp(resolved, directory, SCORES))
-            scores.attrs |= {"grid": grid.name, "members": resolved.rollout.members, "record": record, "wsdcast": stamp}
+            scores.attrs |= {"grid": grid.name, "members": resolved.rollout.members, "record": extent, "wsdcast": stamp}
             with_headline(scores, resolved.score.headline)
             write_scores(directory, scores)
         elif headline_of(scores) != with_headline(scores, resolved.score.headline):
@@ -117,7 +117,7 @@ def score(
     return summary
 
 
-def _stored(path: Path, record: str, with_moments: bool) -> xr.Dataset | None:
+def _stored(path: Path, extent: str, with_moments: bool) -> xr.Dataset | None:
     """The scores of a file, if they are of this record and complete; else None.
 
     An older version stored fewer variables, and the moments alone may have come or gone since.
@@ -127,7 +127,7 @@ def _stored(path: Path, record: str, with_moments: bool) -> xr.Dataset | None:
     needed = {"pairs", *(ABOUT if any(wind.speed == SPEED for wind in winds) else ["crps_fair"])}
     needed |= {"wind"} if len(winds) > 1 else set()
     is_complete = needed <= set(scores.variables) and (MOMENTS_ALONE in scores["forecast"]) == with_moments
-    return scores if is_complete and scores.attrs.get("record") == record else None
+    return scores if is_complete and scores.attrs.get("record") == extent else None
 
 
 def score_pair(first: str | Path, second: str | Path) -> Summary:

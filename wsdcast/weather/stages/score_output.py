@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from wsdcast.data.steps import time_in_words
 from wsdcast.data.variables import DEFAULT
 from wsdcast.data.winds import name_in_words, units_of
 from wsdcast.report.figures import at_scored_leads
 from wsdcast.report.page import write_report
-from wsdcast.report.panels import time_in_words
 from wsdcast.runs.artefact import Summary, complete, complete_netcdf
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.names import MOMENTS_ALONE, REPORT, SCORES, SCORES_TABLE
