@@ -30,7 +30,7 @@ from wsdcast.runs.artefact import Summary
 from wsdcast.training.fitting import Fitted, History, Plan
 from wsdcast.training.loop import fit, read
 from wsdcast.training.state import Training
-from wsdcast.warmstart.prior import PRIOR_MAKERS, warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, frozen_prior
 from wsdcast.weather import forcings, samples
 from wsdcast.weather.forecast import running
 from wsdcast.weather.networks import moments_model
@@ -149,9 +149,9 @@ def begin(which: str, changes: dict[str, Any], directory: Path, device: torch.de
     stage = Stage(recipe, directory, record, *parts)
     make_prior, from_context = PRIOR_MAKERS[recipe.generator.prior], None
     if recipe.generator.reads_frozen_moments:
-        from_context = warm_start(moments_model(recipe.moments, stage.sizes).to(device), make_prior)
+        from_context = frozen_prior(moments_model(recipe.moments, stage.sizes).to(device), make_prior)
     elif not recipe.generator.needs_moments_network:
-        from_context = warm_start(fixed_or_given(recipe, record, None), make_prior)
+        from_context = frozen_prior(fixed_or_given(recipe, record, None), make_prior)
     priors = Priors(lambda _, context: from_context(context), from_context) if from_context else None
     trainings = {
         "moments": lambda: moments.train_moments(stage),

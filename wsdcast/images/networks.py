@@ -20,7 +20,7 @@ from wsdcast.runs.artefact import require
 from wsdcast.runs.names import GENERATOR, MOMENTS
 from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel, Std
 from wsdcast.warmstart.paths import STRAIGHT, Path, cosine_transform, path_of
-from wsdcast.warmstart.prior import PRIOR_MAKERS, Moments, PriorOf, fixed_moments, standard_moments, warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, Moments, PriorOf, fixed_moments, frozen_prior, standard_moments
 
 CHUNK = 1024
 """Images that are read at a time."""
@@ -148,4 +148,4 @@ def trained(recipe: ImageRecipe, directory: FilePath, images: Images) -> Trained
         moments = load_network(moments_model(recipe.moments, images.shape[0]), path)
     else:
         moments = fixed_moments_of(recipe, images)
-    return Trained(generator, moments, warm_start(moments, PRIOR_MAKERS[recipe.generator.prior]), image_path(recipe.generator, images))
+    return Trained(generator, moments, frozen_prior(moments, PRIOR_MAKERS[recipe.generator.prior]), image_path(recipe.generator, images))

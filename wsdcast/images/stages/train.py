@@ -30,7 +30,7 @@ from wsdcast.training.state import Training
 from wsdcast.training.validation import flow_scores, moments_scores
 from wsdcast.warmstart.flow import LOSS_WEIGHTS, training_loss
 from wsdcast.warmstart.moments import negative_log_likelihood
-from wsdcast.warmstart.prior import PRIOR_MAKERS, warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, frozen_prior
 
 EVENLY = torch.ones(1, 1)
 """Weights of the validation scores: all pixels count the same."""
@@ -78,9 +78,9 @@ def train(
         network = load_network(moments_model(resolved.moments, images.shape[0]), directory / MOMENTS)
         if resolved.generator.compile:
             compiled(network)  # it predicts the moments of every batch of the generator
-        prior_of = warm_start(network, PRIOR_MAKERS[resolved.generator.prior])
+        prior_of = frozen_prior(network, PRIOR_MAKERS[resolved.generator.prior])
     else:
-        prior_of = warm_start(fixed_moments_of(resolved, images))
+        prior_of = frozen_prior(fixed_moments_of(resolved, images))
     if current:
         summary.facts["current"] = str(directory / GENERATOR)
         return summary

@@ -23,7 +23,7 @@ from wsdcast.runs.unfinished import require_same_recipe
 from wsdcast.training.loop import require_samples
 from wsdcast.training.predictions import checked, errors_in_words, read_predictions
 from wsdcast.warmstart.crps import MEMBERS, NOISE_NUMBERS
-from wsdcast.warmstart.prior import PRIOR_MAKERS, Moments, warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, Moments, frozen_prior
 from wsdcast.weather.climate import change_std
 from wsdcast.weather.forcings import area_weights, forcings_of
 from wsdcast.weather.networks import generator_model, moments_model, sizes_of
@@ -116,10 +116,10 @@ def _trained_priors(stage: Stage) -> Priors | None:
                 stage.summary.facts[f"moments, {label} split"] = errors_in_words(*checked(moments, split, area_weights(record)))
         predict_moments(stage)
         predicted_moments = read_predictions(directory / PREDICTIONS, devices.device())
-        return Priors(lambda indices, _: make_prior(*predicted_moments(indices)), warm_start(moments, make_prior))
+        return Priors(lambda indices, _: make_prior(*predicted_moments(indices)), frozen_prior(moments, make_prior))
     if recipe.generator.needs_moments_network:
         return None
-    fixed = warm_start(fixed_or_given(recipe, record, stage.given), make_prior)
+    fixed = frozen_prior(fixed_or_given(recipe, record, stage.given), make_prior)
     return Priors(lambda _, context: fixed(context), fixed)
 
 

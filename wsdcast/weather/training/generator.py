@@ -17,7 +17,7 @@ from wsdcast.training.state import Training
 from wsdcast.training.validation import ensemble_scores, flow_scores, moments_scores
 from wsdcast.warmstart.crps import direct_sample
 from wsdcast.warmstart.flow import LOSS_WEIGHTS, joint_loss, training_loss
-from wsdcast.warmstart.prior import PRIOR_MAKERS, warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, frozen_prior
 from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.harmonic_transform import weather_path
 from wsdcast.weather.networks import generator_model, moments_model
@@ -74,7 +74,7 @@ def _plan_of_both(stage: Stage, random: torch.Generator) -> Plan[Any, Any]:
         return joint_loss(generator, moments, make_prior, batch.context, batch.target, batch.draws, *options, path, weight, *of_channels)
 
     def scores(networks: nn.ModuleDict) -> dict[str, float]:
-        flow = flow_scores(networks["generator"], warm_start(networks["moments"], make_prior), stage.validation_samples, path)
+        flow = flow_scores(networks["generator"], frozen_prior(networks["moments"], make_prior), stage.validation_samples, path)
         return flow | moments_scores(networks["moments"], stage.validation_samples, area_weights(stage.record))
 
     batches = flow_batches_of(pairs_of(samples), samples.shape, random, None, settings.times)
