@@ -162,7 +162,7 @@ def study_nfe(
 
 def _networks(variant: Recipe) -> tuple[str, ...]:
     """The artefacts of the trained networks of a variant."""
-    return (*variant.networks, *(PREDICTIONS,) * variant.generator.reads_frozen_moments)
+    return (*variant.networks, PREDICTIONS) if variant.generator.reads_frozen_moments else variant.networks
 
 
 def _settings(variant: Recipe, name: str, summary: Summary) -> list[Setting]:

@@ -45,8 +45,8 @@ def require_memory_to_score(
     sizes = len(forecasts) + streamed + 3, members, times.size, leads.size  # three baselines
     statistics = f"the statistics of {times.size} initial times and {leads.size} lead times"
     require_memory(summing(*sizes, truth.grid, sources.variables), f"summing up {statistics}")
-    for forecast in list(forecasts.values())[:1]:
-        require_memory(reporting(forecast), f"the report of {ensemble} and {leads.size} lead times")
+    if forecasts:
+        require_memory(reporting(next(iter(forecasts.values()))), f"the report of {ensemble} and {leads.size} lead times")
 
 
 def reading(forecast: StoredForecast, leads: int) -> float:

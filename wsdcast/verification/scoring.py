@@ -141,8 +141,8 @@ def opened(sources: Sources) -> tuple[dict[str, StoredForecast], Truth]:
     """
     truth = open_truth(sources.truth, Path(sources.scratch), sources.past_until, sources.variables)
     forecasts = {name: open_forecast(address, truth.grid, sources.variables) for name, address in sources.forecasts}
-    for forecast in list(forecasts.values())[:1]:
-        truth = truth_on_grid(truth, forecast.grid)
+    if forecasts:
+        truth = truth_on_grid(truth, next(iter(forecasts.values())).grid)
     for forecast in forecasts.values():
         if not forecast.grid.is_close(truth.grid):
             raise UserError(

@@ -55,7 +55,7 @@ def require_rollout(recipe: Recipe) -> None:
 
 def few_numbers_of(recipe: Recipe) -> tuple[int, ...]:
     """The numbers of evaluations that networks of few evaluations make, a fine-tuned one included."""
-    return (*recipe.few_numbers, *(recipe.fine_tune.nfe,) * bool(recipe.fine_tune.steps))
+    return (*recipe.few_numbers, recipe.fine_tune.nfe) if recipe.fine_tune.steps else recipe.few_numbers
 
 
 def _require_possible(settings: Rollout, few: Collection[int], objective: ObjectiveName, path: PathName) -> None:
