@@ -86,8 +86,10 @@ def _distillation(stage: Stage, flow: Trained) -> Callable[[UNet, FlowBatch], Te
         weights = weights * of_channels
 
     def loss_of(network: UNet, batch: FlowBatch) -> Tensor:
-        assert batch.prior is not None
-        inputs = batch.prior, batch.context, batch.draws.noise
-        return distillation_loss(network, flow.generator, *inputs, settings.nfe, teacher_times, midpoint, weights, flow.path)
+        context, _, draws, prior = batch
+        assert prior is not None
+        return distillation_loss(
+            network, flow.generator, prior, context, draws.noise, settings.nfe, teacher_times, midpoint, weights, flow.path
+        )
 
     return loss_of

@@ -66,12 +66,23 @@ def _plan_of_both(stage: Stage, random: torch.Generator) -> Plan[Any, Any]:
     recipe, settings, samples = stage.recipe, stage.recipe.generator, stage.samples
     path, weight = weather_path(settings, stage.record.grid), LOSS_WEIGHTS[settings.loss_weight]
     make_prior = PRIOR_MAKERS[settings.prior]
-    of_channels = generator_weights(recipe, stage.record), moments_weights(recipe, stage.record)
+    channel_weights, moments_channel_weights = generator_weights(recipe, stage.record), moments_weights(recipe, stage.record)
 
     def loss_of(networks: nn.ModuleDict, batch: FlowBatch) -> Tensor:
-        options = settings.moments == "end-to-end", settings.moments_weight
-        generator, moments = networks["generator"], networks["moments"]
-        return joint_loss(generator, moments, make_prior, batch.context, batch.target, batch.draws, *options, path, weight, *of_channels)
+        return joint_loss(
+            networks["generator"],
+            networks["moments"],
+            make_prior,
+            batch.context,
+            batch.target,
+            batch.draws,
+            end_to_end=settings.moments == "end-to-end",
+            moments_weight=settings.moments_weight,
+            path=path,
+            weight=weight,
+            channel_weights=channel_weights,
+            moments_channel_weights=moments_channel_weights,
+        )
 
     def scores(networks: nn.ModuleDict) -> dict[str, float]:
         flow = flow_scores(networks["generator"], frozen_prior(networks["moments"], make_prior), stage.validation_samples, path)
