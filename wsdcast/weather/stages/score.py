@@ -87,15 +87,15 @@ def score(
     with TemporaryDirectory(prefix="wsdcast-") as scratch:
         named = tuple((name, str(path)) for name, path in forecasts.items() if name not in streamed)
         sources = Sources(named, str(analysis), past_until, scratch, variables=variables)
-        grid = opened(sources)[1].grid
+        truth = opened(sources).truth
         require_memory_to_score(sources, times, leads, len(streamed), resolved.rollout.members, workers)
         before = None if scores is None else headline_of(scores)
         if scores is None:
             scores = scores_of(statistics_by_start(sources, times, leads, streamed, scheduler, workers))
-            if (gaussian := gaussian_scores(forecasts.get(MOMENTS_ALONE), opened(sources)[1], scores)) is not None:
+            if (gaussian := gaussian_scores(forecasts.get(MOMENTS_ALONE), truth, scores)) is not None:
                 scores["crps_gaussian"] = gaussian
             stamp = json.dumps(make_stamp(resolved, directory, SCORES))
-            scores.attrs |= {"grid": grid.name, "members": resolved.rollout.members, "record": record, "wsdcast": stamp}
+            scores.attrs |= {"grid": truth.grid.name, "members": resolved.rollout.members, "record": record, "wsdcast": stamp}
         set_headline(scores, resolved.score.headline)
         if headline_of(scores) != before:
             write_scores(directory, scores)

@@ -37,7 +37,7 @@ def write_table_and_report(
         "intervals": _blocks_of(scores),
     }
     facts |= _scored_and_left_out(scores)
-    fields, grid = fields_of(sources), opened(sources)[1].grid
+    fields, grid = fields_of(sources), opened(sources).truth.grid
     with complete(directory / REPORT) as partial:
         title = f"Ensemble forecast{' of 10 m wind' if variables_of(scores) == list(DEFAULT) else ''}: {name}"
         write_report(partial, scores, grid, fields, title, facts, recipe, on_earth=on_earth, inside=sources.inside(grid))
