@@ -225,7 +225,7 @@ def test_the_climatology_is_of_the_training_part_a_few_states_at_a_time():
     wind.values[:, 0, 0, 0] = 300  # a point without variance
     times = six_hourly("2020-01-01", shape[0])
     mean, std = np.array([1, -2], np.float32), np.array([5, 6], np.float32)
-    record = Analysis(wind, times, Grid.regular("4x2"), mean, std, times[-20], times[-10])
+    record = Analysis(wind, times, Grid.regular("4x2"), mean, std, std, times[-20], times[-10])
     moments = climatology(record)
     assert max(read) == STATES_IN_MEMORY
     assert sum(read) == shape[0] - 20

@@ -98,7 +98,8 @@ def test_batches_from_forty_years_of_24_channels_take_little_memory(tmp_path):
     offset = np.arange(channels, dtype=np.float32)
     packed = PackedStates(values, Packing(np.full(channels, 0.1, np.float32), offset))
     names = tuple(f"geopotential@{level}" for level in range(1, channels + 1))
-    record = Analysis(packed, times, grid, offset - 3, np.full(channels, 2, np.float32), times[-2000], times[-1000], variables=names)
+    std = np.full(channels, 2, np.float32)
+    record = Analysis(packed, times, grid, offset - 3, std, std, times[-2000], times[-1000], variables=names)
     before = own_memory()
     (samples,) = samples_of(record, ForcingFields(torch.empty(0, *grid.shape)), "train")
     assert len(samples) == count - 2000 - 2

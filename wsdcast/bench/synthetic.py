@@ -38,12 +38,12 @@ def record_of(recipe: Recipe, steps: int) -> Analysis:
         grid=grid,
         mean=zero,
         std=eight,
+        difference_std=np.sqrt(2, dtype=np.float32) * eight,  # successive states are independent
         validation_from=times[-steps // 5],
         test_from=times[-steps // 10],
         static={str(name): np.zeros(grid.shape, np.float32) for name in recipe.forcings.static},
         variables=channels.state,
         forcing_variables=channels.forcings,
-        difference_std=np.sqrt(2, dtype=np.float32) * eight,  # successive states are independent
         past_states=recipe.forcings.past_states,
     )
 
