@@ -21,7 +21,7 @@ from wsdcast.runs.recipes import Optimisation
 from wsdcast.runs.resources import require_memory, require_space, size_of
 from wsdcast.runs.unfinished import require_same_recipe
 from wsdcast.training.loop import require_samples
-from wsdcast.training.predictions import checked, errors_in_words, read_predictions
+from wsdcast.training.predictions import errors_in_words, overall_errors, read_predictions
 from wsdcast.warmstart.crps import MEMBERS, NOISE_NUMBERS
 from wsdcast.warmstart.prior import PRIOR_MAKERS, Moments, frozen_prior
 from wsdcast.weather.climate import change_std
@@ -113,7 +113,7 @@ def _trained_priors(job: TrainingJob) -> Priors | None:
         # The summary shows both splits: a moments model that overfits is overconfident on validation samples.
         for split, label in ((job.samples, "training"), (job.validation_samples, "validation")):
             if len(split):
-                job.summary.facts[f"moments, {label} split"] = errors_in_words(*checked(moments, split, area_weights(record)))
+                job.summary.facts[f"moments, {label} split"] = errors_in_words(*overall_errors(moments, split, area_weights(record)))
         predict_moments(job)
         predicted_moments = read_predictions(directory / PREDICTIONS, devices.device())
         return Priors(lambda indices, _: make_prior(*predicted_moments(indices)), frozen_prior(moments, make_prior))
