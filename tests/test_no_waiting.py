@@ -27,8 +27,8 @@ from wsdcast.images.recipe import ImageRecipe
 from wsdcast.images.stages import train as image_training
 from wsdcast.runs import devices, recipes
 from wsdcast.runs.artefact import Summary
-from wsdcast.training.fitting import Fitted, History, Plan
-from wsdcast.training.loop import fit, read
+from wsdcast.training.fitting import Fitted, History
+from wsdcast.training.loop import Plan, fit, read
 from wsdcast.training.state import Training
 from wsdcast.warmstart.prior import PRIOR_MAKERS, frozen_prior
 from wsdcast.weather import forcings, samples
@@ -128,7 +128,7 @@ def take_two(training: Training, plan: Plan, device: torch.device) -> None:
     if device == META:
         training.optimiser = torch.optim.SGD(training.model.parameters())  # the fused one of the trainings does not support meta
     before = [parameter.clone() for parameter in training.model.parameters()]
-    steps = fit(training, plan.batch_of, plan.loss_of, plan.samples, plan.settings, plan.seed)
+    steps = fit(training, plan)
     with NoWaiting(device.type):
         taken = list(islice(steps, 2))
     assert {number.device for step in taken for number in (step.loss, step.gradient)} == {device}

@@ -24,8 +24,8 @@ from wsdcast.runs.names import GENERATOR, IMAGES, MOMENTS, ImagePriorName
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.unfinished import require_same_recipe
 from wsdcast.training.batches import FlowBatch, Pairs, flow_batches_of
-from wsdcast.training.fitting import Plan, fit_and_write
-from wsdcast.training.loop import Batch
+from wsdcast.training.fitting import fit_and_write
+from wsdcast.training.loop import Batch, Plan
 from wsdcast.training.state import Training
 from wsdcast.training.validation import flow_scores, moments_scores
 from wsdcast.warmstart.flow import LOSS_WEIGHTS, training_loss

@@ -12,7 +12,7 @@ from wsdcast.nets.weights import to_device
 from wsdcast.runs.names import GENERATOR
 from wsdcast.sampling.samplers import direct_sampler
 from wsdcast.training.batches import EnsembleBatch, FlowBatch, ensemble_batches_of, flow_batches_of, pairs_of
-from wsdcast.training.fitting import Plan
+from wsdcast.training.loop import Plan
 from wsdcast.training.state import Training
 from wsdcast.training.validation import ensemble_scores, flow_scores, moments_scores
 from wsdcast.warmstart.crps import direct_sample

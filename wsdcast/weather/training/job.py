@@ -18,8 +18,8 @@ from wsdcast.runs import devices, processes
 from wsdcast.runs.artefact import Summary, is_current
 from wsdcast.runs.names import FEW_STEPS, FINE_TUNED, GENERATOR, MOMENTS
 from wsdcast.runs.recipes import Optimisation
-from wsdcast.training.fitting import Plan, fit_and_write
-from wsdcast.training.loop import Batch, BatchOf
+from wsdcast.training.fitting import fit_and_write
+from wsdcast.training.loop import Batch, BatchOf, Plan
 from wsdcast.training.state import Training
 from wsdcast.warmstart.prior import InformedPrior, Moments, PriorOf
 from wsdcast.weather.networks import Sizes, sizes_of
