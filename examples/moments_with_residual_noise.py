@@ -43,7 +43,7 @@ from wsdcast.verification.bootstrap import block_weights, interval, longest_lead
 from wsdcast.verification.intervals import BY_START
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
 from wsdcast.verification.metrics import GLOBE, headline_of, metrics
-from wsdcast.warmstart.prior import PriorOf, warm_start
+from wsdcast.warmstart.prior import PriorOf, frozen_prior
 from wsdcast.weather.forecast.origin import Origin, of_run
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
@@ -96,7 +96,7 @@ def forecast(run: Path, last: int, structured: Callable[[Tensor, Tensor], Tensor
     recipe, _ = resolve(None, run, Recipe, FORECAST)
     origin = of_run(recipe, run, {}, None)
     record, networks, settings = origin.record, origin.networks, origin.recipe.rollout
-    prior_of, size = warm_start(networks.moments), batch_size(record.grid.size, devices.device())
+    prior_of, size = frozen_prior(networks.moments), batch_size(record.grid.size, devices.device())
     library = residuals(origin, prior_of)[-last:]
     sampler = in_batches(lambda context, noise: prior_of(context).denormalise(structured(library, noise)), size)
     path, times, leads = run / OUT / FORECAST, origin.initial_times, settings.kept_leads

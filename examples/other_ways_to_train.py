@@ -44,7 +44,7 @@ from wsdcast.sampling.samplers import generator_sampler
 from wsdcast.study.evaluation import evaluate
 from wsdcast.study.sharing import variant_directory
 from wsdcast.training.batches import FlowBatch, flow_batches_of, pairs_of
-from wsdcast.training.loop import BatchOf, fit, read
+from wsdcast.training.loop import BatchOf, Plan, fit, read
 from wsdcast.training.predictions import read_predictions
 from wsdcast.training.state import Training
 from wsdcast.verification.metrics import metrics
@@ -218,7 +218,7 @@ class Experiment:
                 assert batch.prior is not None
                 return training_loss(network, batch.prior, batch.context, batch.target, batch.draws, path)
 
-            steps = fit(training, batches, loss_of, len(self.samples), settings, self.recipe.seed)
+            steps = fit(training, Plan(batches, loss_of, len(self.samples), settings, self.recipe.seed))
             for step in track(steps, f"{self.place.name}, {way}", settings.steps):
                 read([step])
             place.mkdir(exist_ok=True)

@@ -23,7 +23,7 @@ from wsdcast.warmstart.evaluations import grid, solver, steps_for
 from wsdcast.warmstart.flow import draw, training_loss
 from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.paths import STRAIGHT, BlurNoise, Path
-from wsdcast.warmstart.prior import PriorOf, standard_moments, warm_start
+from wsdcast.warmstart.prior import PriorOf, frozen_prior, standard_moments
 
 SENSORS, HIDDEN, BATCH, MEMBERS = 16, 128, 256, 50
 RING = 2 * torch.eye(SENSORS) - torch.eye(SENSORS).roll(1, 0) - torch.eye(SENSORS).roll(-1, 0)
@@ -92,7 +92,7 @@ def main(batches: int = 3000) -> dict[str, float]:
     # The mean is what it predicts plus the first channel of the context. Raw std and mean are two outputs.
     moments = MomentsModel(Network(1, 2), channels=1)
     trained(moments, lambda context, target: negative_log_likelihood(moments, context, target), batches)
-    warm, standard, blur = warm_start(moments), warm_start(standard_moments(1)), BlurNoise(bnr=0.5, multiply=on_waves)
+    warm, standard, blur = frozen_prior(moments), frozen_prior(standard_moments(1)), BlurNoise(bnr=0.5, multiply=on_waves)
 
     now, after = data(200, torch.Generator().manual_seed(2))
     # sqrt(std^2 / pi) is the CRPS of a Gaussian forecast that is right.

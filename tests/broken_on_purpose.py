@@ -45,8 +45,8 @@ BREAKS = [
     ("weather/training/generator.py", "batch.target, batch.draws, path, weight", "batch.target, batch.draws, path, None", "training_runs"),
     (
         "weather/training/generator.py",
-        "generator_weights(recipe, stage.record), moments_weights(recipe, stage.record)",
-        "moments_weights(recipe, stage.record), generator_weights(recipe, stage.record)",
+        "generator_weights(recipe, job.record), moments_weights(recipe, job.record)",
+        "moments_weights(recipe, job.record), generator_weights(recipe, job.record)",
         "training_runs",
     ),
     ("weather/training/moments.py", "(network, *batch, of_channels)", "(network, *batch)", "training_runs"),

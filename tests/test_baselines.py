@@ -13,7 +13,7 @@ from conftest import six_hourly
 from wsdcast.data.grid import Grid
 from wsdcast.verification import memory, scoring
 from wsdcast.verification.baselines import CLIMATOLOGICAL_MEAN, CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, climate_of, other_years, past_states
-from wsdcast.verification.scoring import Sources, statistics_by_start, statistics_of
+from wsdcast.verification.scoring import Opened, Sources, statistics_by_start, statistics_of
 from wsdcast.verification.truth import Truth
 
 GRID = Grid.regular("4x2")
@@ -81,7 +81,7 @@ def test_valid_times_without_truth_do_not_change_the_climatology(years):
 
 def test_the_memory_of_scoring_is_that_of_the_initial_times_with_truth(years, monkeypatch):
     """If the first had none, it was that of a plain climatology, whose few states are the same at all times."""
-    monkeypatch.setattr(memory, "opened", lambda _: ({}, years))
+    monkeypatch.setattr(memory, "opened", lambda _: Opened({}, years))
     sources, leads = Sources((), "", years.times[0], ""), np.arange(6, 30, 6) * np.timedelta64(1, "h")
     times = np.array(["2016-08-01", "2030-01-01"], "datetime64[ns]")
     assert memory.scoring(sources, times[::-1], leads) == memory.scoring(sources, times[:1], leads)
@@ -95,7 +95,7 @@ def test_the_climatology_is_scored_once_for_each_valid_time(years, until, monkey
     fields[record.past[::7]] = np.nan
     record = replace(record, read=lambda positions: fields[positions])
     forecast = SimpleNamespace(read=lambda row, chunk: fields[-20:].reshape(2, 10, *fields.shape[1:])[:, chunk])
-    monkeypatch.setattr(scoring, "opened", lambda _: ({"model": forecast}, record))
+    monkeypatch.setattr(scoring, "opened", lambda _: Opened({"model": forecast}, record))
     counts: dict[int, int] = {}
 
     def counted(ensemble, *arguments):

@@ -12,8 +12,8 @@ from small_training import begun, points, regression
 from wsdcast.nets.weights import save_networks
 from wsdcast.runs.recipes import Optimisation, TrainingLog
 from wsdcast.training import checkpoints
-from wsdcast.training.fitting import Plan, fitted
-from wsdcast.training.loop import fit
+from wsdcast.training.fitting import fitted
+from wsdcast.training.loop import Plan, fit
 
 
 def test_the_newest_checkpoints_are_kept(tmp_path):
@@ -54,7 +54,7 @@ def test_a_training_goes_on_from_a_checkpoint_of_an_older_version(tmp_path):
     """Those stored the lowest score too, and kept the checkpoint that had it."""
     settings = Optimisation(steps=6, batch=8)
     half = begun()
-    list(fit(half, points, regression, 64, Optimisation(steps=3, batch=8, schedule="constant"), 0))
+    list(fit(half, Plan(points, regression, 64, Optimisation(steps=3, batch=8, schedule="constant"), 0)))
     about = {"losses": [], "validations": [], "best": 0.5, "seconds": 1.0}
     for name in ("step-000000003", "best"):
         (tmp_path / "checkpoints/line").mkdir(parents=True, exist_ok=True)

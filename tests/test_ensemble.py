@@ -16,7 +16,7 @@ from wsdcast.sampling import threads as side_by_side_module
 from wsdcast.sampling.batches import at_once, batch_size, in_batches
 from wsdcast.sampling.samplers import generator_sampler, moments_sampler
 from wsdcast.sampling.threads import side_by_side
-from wsdcast.warmstart.prior import warm_start
+from wsdcast.warmstart.prior import frozen_prior
 from wsdcast.warmstart.solvers import euler
 from wsdcast.warmstart.times import uniform
 from wsdcast.weather.forcings import ForcingFields
@@ -41,7 +41,7 @@ def random_sampler(moments: Moments, generator: Generator):
         for parameter in part.parameters():
             if not parameter.any():
                 parameter.copy_(0.1 * torch.randn(parameter.shape, generator=random))
-    return generator_sampler(parts[1], warm_start(parts[0]), nfe=4, warmth=1.0, times=uniform(2))
+    return generator_sampler(parts[1], frozen_prior(parts[0]), nfe=4, warmth=1.0, times=uniform(2))
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_batch_sizes_fall_with_the_number_of_grid_points():
 
 def test_a_solver_with_a_wrong_number_of_evaluations_is_refused(context):
     moments, generator = Moments(widths=(8, 12)), Generator(widths=(8, 12))
-    prior_of, network = warm_start(moments_model(moments, WIND)), generator_model(generator, WIND)
+    prior_of, network = frozen_prior(moments_model(moments, WIND)), generator_model(generator, WIND)
     noise = next(member_noise(0, START, 1, 1, SHAPE))
     with torch.inference_mode():
         generator_sampler(network, prior_of, 3, 1.0, uniform(3), euler)(context, noise)
@@ -239,7 +239,7 @@ def test_a_context_holds_the_current_state_and_then_the_one_before():
 
 
 def test_moments_alone_are_gaussian_about_the_predicted_mean(context):
-    prior_of = warm_start(lambda context: (context[:, :2] + 1, torch.full_like(context[:, :2], 0.5)))
+    prior_of = frozen_prior(lambda context: (context[:, :2] + 1, torch.full_like(context[:, :2], 0.5)))
     noise = next(member_noise(0, START, 2000, 1, SHAPE))
     state = moments_sampler(prior_of)(context.expand(2000, -1, -1, -1), noise)
     torch.testing.assert_close(state.mean(dim=0), context[0, :2] + 1, atol=0.06, rtol=0)

@@ -17,7 +17,7 @@ from wsdcast.warmstart.few_steps import (
 )
 from wsdcast.warmstart.flow import Draws, draw, sample
 from wsdcast.warmstart.paths import STRAIGHT, Path, Straight
-from wsdcast.warmstart.prior import InformedPrior, warm_start
+from wsdcast.warmstart.prior import InformedPrior, frozen_prior
 from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
 from wsdcast.weather.samplers import few_sampler
@@ -258,7 +258,7 @@ def test_the_derivative_of_the_u_net_in_forward_mode_is_that_of_finite_differenc
 
 
 def test_samples_of_a_slice_are_those_of_the_whole_prior():
-    whole = warm_start(lambda c: (c, c.abs() + 1))(torch.arange(12.0).reshape(3, 4))
+    whole = frozen_prior(lambda c: (c, c.abs() + 1))(torch.arange(12.0).reshape(3, 4))
     part = whole.of(slice(1, 3))
     assert torch.equal(part.mean, whole.mean[1:])
     assert torch.equal(part.std, whole.std[1:])

@@ -21,7 +21,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.verification.kernels import fair_crps, ranked
 from wsdcast.warmstart.evaluations import ALL_SOLVERS, grid, solver
 from wsdcast.warmstart.flow import sample
-from wsdcast.warmstart.prior import standard_moments, warm_start
+from wsdcast.warmstart.prior import frozen_prior, standard_moments
 from wsdcast.weather.recipe import load_recipe
 
 DATASET = wind_dataset(six_hourly("2020-01-01", 3), np.linspace(78.75, -78.75, 8), 22.5 * np.arange(16))
@@ -177,7 +177,7 @@ def test_scores_take_tensors_and_arrays_of_xarray():
 @pytest.mark.parametrize("times", [[1, 0.5, 0], [0, 0.5, 0.9], [0, 0.5, 0.5, 1], [0.0]])
 def test_flow_times_that_do_not_increase_to_the_data_are_refused(times):
     """The paper and many programs count from data to noise. Such times gave samples of nothing, without a word."""
-    context, prior_of = torch.zeros(1, 4, 8, 8), warm_start(standard_moments(2))
+    context, prior_of = torch.zeros(1, 4, 8, 8), frozen_prior(standard_moments(2))
     with pytest.raises(ValueError, match="do not increase to 1"):
         sample(lambda x, t, warmth: x[:, :2], prior_of, context, torch.zeros(1, 2, 8, 8), torch.tensor(times), solver("euler"))
 

@@ -43,7 +43,7 @@ from wsdcast.study.images_summary import Setting
 from wsdcast.warmstart import evaluations, stochastic, times
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.warmstart.paths import STRAIGHT, Path, path_of
-from wsdcast.warmstart.prior import PRIOR_MAKERS, warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, frozen_prior
 from wsdcast.warmstart.prior import Moments as MomentsFunction
 from wsdcast.weather.forcings import ForcingFields
 from wsdcast.weather.harmonic_transform import spherical_transform
@@ -109,7 +109,7 @@ def walked(prior: str, solver: str, precision: str, generator: torch.nn.Module, 
     steps = 4
     grid = times.log_snr(steps) if solver.startswith("dpm") else times.uniform(steps)
     nfe = evaluations.evaluations(solver, steps)
-    sampler = generator_sampler(generator, warm_start(moments, PRIOR_MAKERS[prior]), nfe, 0.7, grid, evaluations.solver(solver), path)
+    sampler = generator_sampler(generator, frozen_prior(moments, PRIOR_MAKERS[prior]), nfe, 0.7, grid, evaluations.solver(solver), path)
     context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2 * evaluations.count_noise(solver, steps)))
     with refused():
         return sampler(context, noise)
@@ -155,7 +155,7 @@ def test_samplers_of_one_evaluation_can_be_recorded(prior, objective, noise):
     few = generator_model(settings, WITH_POLES, few_steps=True, noise=noise).eval().to(META)
     moments, generator = parts_of(prior)
     fields = noise_fields(Grid.regular(f"{GRID[1]}x{GRID[0]}"), 2, META) if noise == "fields" else None
-    start = warm_start(moments, PRIOR_MAKERS[prior]), ForcingFields(torch.empty(0, *GRID, device=META))
+    start = frozen_prior(moments, PRIOR_MAKERS[prior]), ForcingFields(torch.empty(0, *GRID, device=META))
     networks = Trained(generator, moments, *start, objective=objective, noise_fields=fields)
     context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2))
     sampler = few_sampler(networks, few, 1)
@@ -170,14 +170,14 @@ def test_solvers_of_torchdiffeq_cannot_be_recorded(solver):
     moments, generator = parts_of("warm")
     grid = times.uniform(4)
     nfe = evaluations.evaluations(solver, 4)
-    sampler = generator_sampler(generator, warm_start(moments), nfe, 1.0, grid, evaluations.solver(solver))
+    sampler = generator_sampler(generator, frozen_prior(moments), nfe, 1.0, grid, evaluations.solver(solver))
     with refused(), pytest.raises((AssertionError, RuntimeError, NotImplementedError)):
         sampler(*(torch.empty(3, channels, *GRID, device=META) for channels in (4, 2)))
 
 
 def test_moments_alone_can_be_recorded():
     context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2))
-    sampler = moments_sampler(warm_start(parts_of("warm")[0], PRIOR_MAKERS["warm"]))
+    sampler = moments_sampler(frozen_prior(parts_of("warm")[0], PRIOR_MAKERS["warm"]))
     with refused():
         assert sampler(context, noise).shape == noise.shape
 

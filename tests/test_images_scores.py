@@ -8,6 +8,7 @@ import xarray as xr
 from without_numba import scoringrules
 
 from wsdcast.images import scores
+from wsdcast.images.evaluation import scored
 from wsdcast.images.scores import drawn_metrics, metrics, radial_power, sample_statistics
 from wsdcast.verification import bootstrap
 
@@ -17,11 +18,9 @@ def summarise(statistics: xr.Dataset, draws: int = bootstrap.DRAWS) -> dict[str,
     values, drawn = metrics(statistics.mean("context")), drawn_metrics(statistics, draws)
     summary = {}
     for name, value in values.data_vars.items():
-        row = {"value": value.values.tolist()}
-        if not str(name).startswith("power_deviation"):
-            bounds = bootstrap.interval(drawn[name])
-            row |= {bound: bounds.sel(bound=bound).values.tolist() for bound in ("low", "high")}
-        summary[str(name)] = row
+        bounds = bootstrap.interval(drawn[name])
+        low, high = (bounds.sel(bound=bound).values.tolist() for bound in ("low", "high"))
+        summary[str(name)] = {"value": value.values.tolist(), "low": low, "high": high}
     summary["power_ratio"]["wavenumber"] = statistics["wavenumber"].values.tolist()
     return summary
 
@@ -179,7 +178,7 @@ def test_power_ratios_divide_means_of_power_over_samples():
     # The ratio of means is 500 / 1625. The mean of the ratios would be about 2.
     assert np.mean(summary["power_ratio"]["value"][4:]) == pytest.approx(500 / 1625, rel=0.2)
     assert summary["power_deviation"]["value"] == pytest.approx(float(abs(1 - expected).mean()))
-    assert "low" not in summary["power_deviation"]
+    assert [name for name, score in scored([statistics], {}, 20).items() if "draws" not in score] == ["power_deviation"]
 
 
 def test_metrics_average_before_they_take_roots(pictures):

@@ -20,7 +20,7 @@ from wsdcast.images.stages.score import score
 from wsdcast.images.stages.train import train
 from wsdcast.runs.errors import UserError
 from wsdcast.study.images import inpaint_study
-from wsdcast.warmstart.prior import warm_start
+from wsdcast.warmstart.prior import frozen_prior
 
 CLASSES = RECIPE.changed(task__kind="class", generator__prior="class-climatology")
 
@@ -85,7 +85,7 @@ def test_moments_are_those_of_the_class_over_the_training_images(images, monkeyp
     moments = fixed_moments_of(CLASSES, images)
 
     def likelihood(shift: float, scale: float) -> float:
-        prior = warm_start(lambda context: (moments(context)[0] + shift, moments(context)[1] * scale))(context)
+        prior = frozen_prior(lambda context: (moments(context)[0] + shift, moments(context)[1] * scale))(context)
         return prior.log_prob(same_class).mean().item()
 
     best = likelihood(0, 1)

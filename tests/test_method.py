@@ -14,7 +14,15 @@ from wsdcast.runs.errors import UserError
 from wsdcast.warmstart.flow import draw, generator_input, sample, training_loss
 from wsdcast.warmstart.moments import MAXIMUM_STD, MINIMUM_STD, MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.paths import STRAIGHT
-from wsdcast.warmstart.prior import PRIOR_MAKERS, InformedPrior, features_only, fixed_moments, plain_blending, standard_moments, warm_start
+from wsdcast.warmstart.prior import (
+    PRIOR_MAKERS,
+    InformedPrior,
+    features_only,
+    fixed_moments,
+    frozen_prior,
+    plain_blending,
+    standard_moments,
+)
 from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
 from wsdcast.warmstart.warmth import calibrated_warmth
@@ -73,7 +81,7 @@ def test_the_prior_of_some_samples_is_that_of_all_at_these_samples(prior, random
 
 def test_standard_prior_is_a_special_case(random):
     context, x = torch.randn(3, 4, 2, 2, generator=random), torch.randn(3, 2, 2, 2, generator=random)
-    prior = warm_start(standard_moments(2))(context)
+    prior = frozen_prior(standard_moments(2))(context)
     assert torch.equal(prior.normalise(x), x)
     for w in (0.0, 0.3, 1.0):  # warmth has no effect
         torch.testing.assert_close(prior.blended(torch.tensor([w])).std, torch.ones(3, 2, 2, 2))
@@ -172,10 +180,10 @@ def test_sampling_a_gaussian_gives_its_closed_form(random):
     """With a prior N(mean, std) and data N(0, s^2) in normalised space, the flow takes noise x to mean + s std x."""
     noise = torch.randn(64, 1, 2, 2, generator=random)
     context = torch.zeros(64, 1, 2, 2)
-    moments = warm_start(lambda context: (torch.full_like(context, 5.0), torch.full_like(context, 0.5)))
+    moments = frozen_prior(lambda context: (torch.full_like(context, 5.0), torch.full_like(context, 0.5)))
     drawn = sample(Perfect(0.7), moments, context, noise, uniform(200), midpoint)
     torch.testing.assert_close(drawn, 5 + 0.5 * 0.7 * noise, atol=1e-4, rtol=1e-4)
-    drawn = sample(Perfect(0.7), warm_start(standard_moments(1)), context, noise, uniform(200), midpoint)
+    drawn = sample(Perfect(0.7), frozen_prior(standard_moments(1)), context, noise, uniform(200), midpoint)
     torch.testing.assert_close(drawn, 0.7 * noise, atol=1e-4, rtol=1e-4)
 
 
@@ -204,7 +212,7 @@ def test_training_loss_is_algorithm_1_line_by_line(prior, random):
 
 def test_the_moments_model_gets_no_gradient_from_the_generator(random):
     scale = nn.Parameter(torch.ones(1))
-    prior = warm_start(lambda context: (context * scale, context.abs() * scale + 1))(torch.ones(2, 1, 2, 2))
+    prior = frozen_prior(lambda context: (context * scale, context.abs() * scale + 1))(torch.ones(2, 1, 2, 2))
     assert not prior.mean.requires_grad
     assert not prior.std.requires_grad
 

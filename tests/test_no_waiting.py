@@ -27,10 +27,10 @@ from wsdcast.images.recipe import ImageRecipe
 from wsdcast.images.stages import train as image_training
 from wsdcast.runs import devices, recipes
 from wsdcast.runs.artefact import Summary
-from wsdcast.training.fitting import Fitted, History, Plan
-from wsdcast.training.loop import fit, read
+from wsdcast.training.fitting import Fitted, History
+from wsdcast.training.loop import Plan, fit, read
 from wsdcast.training.state import Training
-from wsdcast.warmstart.prior import PRIOR_MAKERS, warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, frozen_prior
 from wsdcast.weather import forcings, samples
 from wsdcast.weather.forecast import running
 from wsdcast.weather.networks import moments_model
@@ -38,7 +38,7 @@ from wsdcast.weather.priors import fixed_or_given
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.trained import assembled
 from wsdcast.weather.training import few_steps, fine_tuning, generator, moments
-from wsdcast.weather.training.stage import Priors, Stage
+from wsdcast.weather.training.job import Priors, TrainingJob
 
 META, CPU = torch.device("meta"), torch.device("cpu")
 DROPOUT = {"moments__dropout": 0.1, "generator__dropout": 0.1}
@@ -105,8 +105,8 @@ def walking(device: torch.device) -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "device", lambda: device)
         patch.setattr(moments, "fitted", walk)
-        patch.setattr(Stage, "fit_and_write", lambda stage, artefact, training, plan: walk(training, plan))
-        patch.setattr(Stage, "is_current", lambda *_: False)
+        patch.setattr(TrainingJob, "train_and_report", lambda job, artefact, training, plan: walk(training, plan))
+        patch.setattr(TrainingJob, "is_current", lambda *_: False)
         patch.setattr(moments, "make_stamp", lambda *_: {"hash": "", "inputs": {}})
         for module in (few_steps, fine_tuning):
             patch.setattr(module, "trained", untrained)
@@ -128,7 +128,7 @@ def take_two(training: Training, plan: Plan, device: torch.device) -> None:
     if device == META:
         training.optimiser = torch.optim.SGD(training.model.parameters())  # the fused one of the trainings does not support meta
     before = [parameter.clone() for parameter in training.model.parameters()]
-    steps = fit(training, plan.batch_of, plan.loss_of, plan.samples, plan.settings, plan.seed)
+    steps = fit(training, plan)
     with NoWaiting(device.type):
         taken = list(islice(steps, 2))
     assert {number.device for step in taken for number in (step.loss, step.gradient)} == {device}
@@ -146,18 +146,18 @@ def begin(which: str, changes: dict[str, Any], directory: Path, device: torch.de
     parts = samples.samples_of(record, forcings.forcings_of(record, recipe.forcings, device), "train", "validation")
     if on_device:
         parts = [replace(part, packed=part.packed.to(device)) for part in parts]
-    stage = Stage(recipe, directory, record, *parts)
+    job = TrainingJob(recipe, directory, record, *parts)
     make_prior, from_context = PRIOR_MAKERS[recipe.generator.prior], None
     if recipe.generator.reads_frozen_moments:
-        from_context = warm_start(moments_model(recipe.moments, stage.sizes).to(device), make_prior)
+        from_context = frozen_prior(moments_model(recipe.moments, job.sizes).to(device), make_prior)
     elif not recipe.generator.needs_moments_network:
-        from_context = warm_start(fixed_or_given(recipe, record, None), make_prior)
+        from_context = frozen_prior(fixed_or_given(recipe, record, None), make_prior)
     priors = Priors(lambda _, context: from_context(context), from_context) if from_context else None
     trainings = {
-        "moments": lambda: moments.train_moments(stage),
-        "generator": lambda: generator.train_generator(stage, priors),
-        "few_steps": lambda: few_steps.train_few_steps(stage, priors),
-        "fine_tuning": lambda: fine_tuning.fine_tune(stage),
+        "moments": lambda: moments.train_moments(job),
+        "generator": lambda: generator.train_generator(job, priors),
+        "few_steps": lambda: few_steps.train_few_steps(job, priors),
+        "fine_tuning": lambda: fine_tuning.fine_tune(job),
     }
     with pytest.raises(Walked):
         trainings[which]()

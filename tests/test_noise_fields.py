@@ -22,7 +22,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.sampling.samplers import Sampler
-from wsdcast.warmstart.prior import warm_start
+from wsdcast.warmstart.prior import frozen_prior
 from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.model_file import read_model
 from wsdcast.weather.network_sections import Generator
@@ -110,7 +110,7 @@ def planet_sampler() -> Sampler:
     for parameter in (*moments.parameters(), *generator.parameters()):
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
-    prior_of, fields = warm_start(moments), noise_fields(grid, 2)
+    prior_of, fields = frozen_prior(moments), noise_fields(grid, 2)
     networks = Trained(generator, moments, prior_of, None, objective="crps", noise_fields=fields)  # type: ignore[arg-type]
     return few_sampler(networks, generator, 1)
 

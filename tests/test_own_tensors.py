@@ -17,7 +17,7 @@ from wsdcast.warmstart.few_steps import draw_any_steps, mean_flow_loss, shortcut
 from wsdcast.warmstart.flow import draw, joint_loss, sample, training_loss
 from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.paths import STRAIGHT, BlurNoise, Path
-from wsdcast.warmstart.prior import InformedPrior, warm_start
+from wsdcast.warmstart.prior import InformedPrior, frozen_prior
 from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.stochastic import sde1, sde2
 from wsdcast.warmstart.times import uniform
@@ -110,7 +110,7 @@ def test_weights_of_a_wrong_shape_are_named_and_not_broadcast(loss, shape):
 
 @pytest.mark.parametrize(("channels", "outputs"), [(2, (2, 5)), (2, (2, 1, 5)), (1, (2, 2, 5))])
 def test_a_sample_of_a_wrong_shape_is_named_and_not_broadcast(channels, outputs):
-    prior_of = warm_start(lambda context: (PRIOR.mean, PRIOR.std))
+    prior_of = frozen_prior(lambda context: (PRIOR.mean, PRIOR.std))
     with pytest.raises(ValueError, match="noise: shape" if channels == 1 else "velocity of the generator: shape"):
         sample(network_of(*outputs), prior_of, DATA, DATA[:, :channels], uniform(1), midpoint)
 
@@ -127,7 +127,7 @@ def test_a_sample_of_a_wrong_shape_is_named_and_not_broadcast(channels, outputs)
 )
 def test_noise_for_another_number_of_steps_is_named(fields, solve, named):
     """A stochastic solver of two steps takes two fields of noise for each sample, any other solver takes one."""
-    prior_of = warm_start(lambda context: (PRIOR.mean, PRIOR.std))
+    prior_of = frozen_prior(lambda context: (PRIOR.mean, PRIOR.std))
     with pytest.raises(ValueError, match=named):
         sample(network_of(2, 2, 5), prior_of, DATA, torch.ones(2, int(2 * fields), 5), uniform(2), solve)
 
@@ -138,7 +138,7 @@ def test_a_sample_has_the_shape_and_precision_of_the_data(shape, dtype):
     """The velocity to N(0, 0.5^2) in normalised space takes noise to half of it, whatever the shape; a batch may have one sample."""
     random = torch.Generator().manual_seed(0)
     context, noise = torch.randn(2, 1, *shape, generator=random, dtype=dtype)
-    prior_of = warm_start(lambda context: (context, torch.full_like(context, 0.1)))
+    prior_of = frozen_prior(lambda context: (context, torch.full_like(context, 0.1)))
 
     def generator(x: Tensor, t: Tensor, warmth: Tensor) -> Tensor:
         return (t * 0.25 - (1 - t)) / ((1 - t) ** 2 + t**2 * 0.25) * x[:, : shape[0]]

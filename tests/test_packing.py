@@ -72,7 +72,7 @@ def test_an_index_of_channels_is_refused(states, index):
 def test_training_samples_are_the_normalised_states(values):
     times, grid = six_hourly("2020-01-01", 12), Grid.regular("4x2")
     mean, std = np.array([1, 53000], np.float32), np.array([8, 3000], np.float32)
-    record = Analysis(PackedStates(PACKING.pack(values), PACKING), times, grid, mean, std, times[6], times[9])
+    record = Analysis(PackedStates(PACKING.pack(values), PACKING), times, grid, mean, std, std, times[6], times[9])
     samples = samples_of(record, ForcingFields(torch.zeros(0, 2, 4), None), "train")[0]
     np.testing.assert_allclose(samples.states(torch.arange(12)).numpy(), record.normalise(record.states[:]), atol=2e-5)
 

@@ -119,7 +119,17 @@ def test_the_estimate_for_ensembles_is_near_what_they_allocate(static, solar_tim
     states = PackedStates(np.zeros((20, ones.size, 8, 16), dtype=np.int16), wind_packing(ones.size))
     names = tuple(f"forcing {number}" for number in range(variables))
     record = Analysis(
-        states, times, grid, 0 * ones, ones, times[5], times[10], variables=STATE[:3], forcing_variables=names, past_states=past_states
+        states,
+        times,
+        grid,
+        0 * ones,
+        ones,
+        ones,
+        times[5],
+        times[10],
+        variables=STATE[:3],
+        forcing_variables=names,
+        past_states=past_states,
     )
     forcings = ForcingFields(torch.zeros(static, 8, 16), torch.tensor(grid.longitude) if solar_time else None, variables)
     sampler = in_batches(lambda context, noise: context[:, :3] + noise[:, :3], 4)

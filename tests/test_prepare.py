@@ -25,7 +25,7 @@ def record_of(times: np.ndarray, validation_from: str, test_from: str) -> Analys
     wind = np.zeros((times.size, 2, 2, 4), np.int16)
     ones = np.ones(2, np.float32)
     parts = np.datetime64(validation_from, "ns"), np.datetime64(test_from, "ns")
-    return Analysis(PackedStates(wind, wind_packing(2)), times, Grid.regular("4x2"), ones, ones, *parts)
+    return Analysis(PackedStates(wind, wind_packing(2)), times, Grid.regular("4x2"), ones, ones, ones, *parts)
 
 
 @pytest.fixture

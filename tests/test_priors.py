@@ -23,7 +23,7 @@ from wsdcast.runs.recipes import TrainingTimes
 from wsdcast.training.batches import Pairs, flow_batches_of
 from wsdcast.warmstart.flow import draw, joint_loss, training_loss
 from wsdcast.warmstart.moments import MINIMUM_STD, negative_log_likelihood
-from wsdcast.warmstart.prior import PRIOR_MAKERS, InformedPrior, fixed_moments, no_blending, plain_blending, standard_moments, warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, InformedPrior, fixed_moments, frozen_prior, no_blending, plain_blending, standard_moments
 from wsdcast.weather.climate import STATES_IN_MEMORY, climatology
 from wsdcast.weather.network_sections import Generator, Moments
 from wsdcast.weather.networks import generator_model, moments_model
@@ -170,7 +170,7 @@ def test_the_flow_starts_from_the_moments_of_a_given_model():
     """Any callable can be the moments model. This one is a line fitted by numpy."""
     slope = np.polyfit([0.0, 1.0, 2.0], [1.0, 3.0, 5.0], 1)
     foreign = lambda context: (slope[0] * context + slope[1], torch.full_like(context, 0.1))  # noqa: E731
-    prior = warm_start(foreign)(torch.tensor([[[4.0]]]))
+    prior = frozen_prior(foreign)(torch.tensor([[[4.0]]]))
     assert prior.sample(torch.tensor([[[1.0]]])).item() == pytest.approx(9.1, abs=1e-5)
 
 
@@ -225,7 +225,7 @@ def test_the_climatology_is_of_the_training_part_a_few_states_at_a_time():
     wind.values[:, 0, 0, 0] = 300  # a point without variance
     times = six_hourly("2020-01-01", shape[0])
     mean, std = np.array([1, -2], np.float32), np.array([5, 6], np.float32)
-    record = Analysis(wind, times, Grid.regular("4x2"), mean, std, times[-20], times[-10])
+    record = Analysis(wind, times, Grid.regular("4x2"), mean, std, std, times[-20], times[-10])
     moments = climatology(record)
     assert max(read) == STATES_IN_MEMORY
     assert sum(read) == shape[0] - 20

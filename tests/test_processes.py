@@ -22,7 +22,7 @@ import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.runs.errors import UserError  # noqa: F401  (for the scripts)
 from wsdcast.training.batches import FlowBatch
-from wsdcast.training.loop import fit, read  # noqa: F401  (read for the scripts)
+from wsdcast.training.loop import Plan, fit, read  # noqa: F401  (read for the scripts)
 from wsdcast.training.predictions import write_predictions
 from wsdcast.training.state import Training
 from wsdcast.warmstart.flow import Draws
@@ -64,7 +64,7 @@ def gradients(name: str, settings: Settings) -> dict[str, torch.Tensor]:
         model = nn.Sequential(nn.Linear(1, 5), nn.SiLU(), nn.Linear(5, 1))
     training = Training.of(model.double(), torch.Generator())
     loss_of, batch_of = (both_losses, joint_batch) if name == "joint" else (regression, lambda chosen, part: X.double()[chosen[part]])
-    (step,) = fit(training, batch_of, loss_of, 14, settings, 0)
+    (step,) = fit(training, Plan(batch_of, loss_of, 14, settings, 0))
     return {"norm": step.gradient} | {key: value.grad.contiguous() for key, value in training.model.named_parameters()}
 
 
@@ -189,7 +189,7 @@ def test_a_loss_of_one_that_is_not_finite_ends_both_alike(tmp_path):
 training = Training.of(nn.Linear(1, 1), torch.Generator())
 loss_of = lambda model, x: regression(model, x) * (float("nan") if rank and training.step == 3 else 1)
 try:
-    for step in fit(training, lambda chosen, part: X[chosen[part]], loss_of, 8, Settings(steps=5), 0):
+    for step in fit(training, Plan(lambda chosen, part: X[chosen[part]], loss_of, 8, Settings(steps=5), 0)):
         read([step])
 except UserError as error:
     Path(f"{rank}.txt").write_text(str(error))
@@ -205,7 +205,7 @@ def test_a_full_disk_ends_both_with_one_line(tmp_path):
     """Only the first process writes checkpoints. The second would wait for it in the next step, or end in an error of the connection."""
     body = """
 from wsdcast.training import checkpoints, fitting
-from wsdcast.training.fitting import Plan, TrainingLog, fitted
+from wsdcast.training.fitting import TrainingLog, fitted
 
 def full(*_):
     assert rank == 0

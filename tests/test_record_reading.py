@@ -28,7 +28,7 @@ from wsdcast.weather.forcings import ForcingFields, forcings_of
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samples import samples_of
 from wsdcast.weather.stages.train import _require_space
-from wsdcast.weather.training.stage import Stage
+from wsdcast.weather.training.job import TrainingJob
 
 
 def test_a_record_too_large_for_memory_is_mapped(prepared, tmp_path, monkeypatch):
@@ -98,7 +98,8 @@ def test_batches_from_forty_years_of_24_channels_take_little_memory(tmp_path):
     offset = np.arange(channels, dtype=np.float32)
     packed = PackedStates(values, Packing(np.full(channels, 0.1, np.float32), offset))
     names = tuple(f"geopotential@{level}" for level in range(1, channels + 1))
-    record = Analysis(packed, times, grid, offset - 3, np.full(channels, 2, np.float32), times[-2000], times[-1000], variables=names)
+    std = np.full(channels, 2, np.float32)
+    record = Analysis(packed, times, grid, offset - 3, std, std, times[-2000], times[-1000], variables=names)
     before = own_memory()
     (samples,) = samples_of(record, ForcingFields(torch.empty(0, *grid.shape)), "train")
     assert len(samples) == count - 2000 - 2
@@ -127,13 +128,13 @@ def test_the_room_that_unfinished_predictions_have_is_not_asked_for_again(prepar
     run, recipe = new_run(prepared, tmp_path), load_recipe(prepared / "tiny.yaml")
     record = open_analysis(run / "analysis.zarr")
     (samples,) = samples_of(record, forcings_of(record, recipe.forcings, torch.device("cpu")), "train")
-    stage = Stage(recipe, run, record, samples, samples)
+    job = TrainingJob(recipe, run, record, samples, samples)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     with pytest.raises(UserError, match="run: needs 193 kB on disk, but only 100 bytes are free"):
-        _require_space(stage)
+        _require_space(job)
     (run / ".predictions.partial").mkdir()
     (run / ".predictions.partial/moments.npy").write_bytes(bytes(192_512 - 100))
-    _require_space(stage)
+    _require_space(job)
 
 
 def test_preparing_does_not_read_the_whole_record_for_its_summary(tmp_path, monkeypatch):

@@ -76,7 +76,7 @@ STORED = {
 def test_scoring_an_initial_time_and_the_climatology_takes_the_estimated_memory(name, tmp_path):
     members, leads, dtype, chunks, past = STORED[name]
     sources = stores(tmp_path, Grid.regular("240x121"), members, leads, dtype, chunks, past)
-    forecast, truth = opened(sources)[0]["model"], opened(sources)[1]
+    forecast, truth = opened(sources).forecasts["model"], opened(sources).truth
     valid = (forecast.times[0] + forecast.leads)[:LEADS_AT_ONCE]
     climate, states = climate_of(truth, valid)
     score_start(sources, 2, forecast.times[2], forecast.leads[:1])  # compiles

@@ -27,7 +27,7 @@ from wsdcast.images.stages.train import train as train_images
 from wsdcast.runs.moments_section import MomentsNetwork
 from wsdcast.warmstart.flow import Draws, joint_loss
 from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel, Std, negative_log_likelihood
-from wsdcast.warmstart.prior import PRIOR_MAKERS, warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, frozen_prior
 from wsdcast.weather.network_sections import Moments
 from wsdcast.weather.networks import moments_model
 from wsdcast.weather.recipe import load_recipe
@@ -148,7 +148,7 @@ def test_a_number_is_the_std_everywhere(s):
     now, target = torch.randn(2, 3, 2, 4, 5, generator=random)
     model = MomentsModel(nn.Conv2d(2, 2, 1), 2, std=s)
     mean, std = model(now)
-    prior = warm_start(model, PRIOR_MAKERS["warm"])(now)
+    prior = frozen_prior(model, PRIOR_MAKERS["warm"])(now)
     assert (std == torch.tensor(s)).all()
     assert torch.equal(prior.normalise(target), (target - mean) / s)
     # Eq. 5 is then the mean squared error, scaled and shifted.

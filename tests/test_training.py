@@ -23,14 +23,14 @@ from wsdcast.runs import processes
 from wsdcast.runs.errors import StoppedError, UserError
 from wsdcast.runs.recipes import Optimisation, TrainingLog
 from wsdcast.training import loop
-from wsdcast.training.fitting import Fitted, History, Plan, fitted
-from wsdcast.training.loop import fit, read
+from wsdcast.training.fitting import Fitted, History, fitted
+from wsdcast.training.loop import Plan, fit, read
 from wsdcast.training.state import Training
 
 
 def test_training_finds_the_answer_and_averages_the_weights():
     training = begun()
-    steps = list(fit(training, points, regression, 64, Settings(steps=600, batch=16, learning_rate=0.03, ema_decay=0.99), 0))
+    steps = list(fit(training, Plan(points, regression, 64, Settings(steps=600, batch=16, learning_rate=0.03, ema_decay=0.99), 0)))
     assert len(steps) == training.step == 600
     assert training.averaged.weight.item() == pytest.approx(3, abs=0.02)
     assert training.averaged.bias.item() == pytest.approx(-1, abs=0.02)
@@ -40,7 +40,7 @@ def test_average_follows_its_warm_up_once_per_optimiser_step():
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 1.0)
     training, differences, expected = begun(model), [], 1.0
-    for step in fit(training, points, lambda model, _: model.weight.sum(), 8, Settings(ema_decay=0.3, accumulate=2), 0):
+    for step in fit(training, Plan(points, lambda model, _: model.weight.sum(), 8, Settings(ema_decay=0.3, accumulate=2), 0)):
         decay = min(0.3, (1 + step.number) / (10 + step.number))
         expected = decay * expected + (1 - decay) * model.weight.item()
         differences.append(training.averaged.weight.item() - expected)
@@ -49,12 +49,12 @@ def test_average_follows_its_warm_up_once_per_optimiser_step():
 
 def test_a_process_without_a_sample_is_refused(monkeypatch):
     with pytest.raises(UserError, match=r"^0 training samples$"):
-        next(fit(begun(), points, regression, 0, Settings(), 0))
+        next(fit(begun(), Plan(points, regression, 0, Settings(), 0)))
     training = begun()
     monkeypatch.setattr(processes, "count", lambda: 3)
     monkeypatch.setattr(processes, "number", lambda: 0)
     with pytest.raises(UserError, match=r"^2 training samples for 3 processes$"):
-        next(fit(training, points, regression, 2, Settings(), 0))
+        next(fit(training, Plan(points, regression, 2, Settings(), 0)))
 
 
 @pytest.mark.parametrize("loss_of_weights", [lambda weights: weights * math.nan, lambda weights: weights + math.nan])
@@ -64,11 +64,13 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_its_samples(together,
     training, order = begun(), []
     steps = fit(
         training,
-        lambda chosen, _: order.append(chosen.tolist()),
-        lambda model, _: loss_of_weights(model.weight.sum()) if training.step == 3 else model.weight.sum(),
-        8,
-        Settings(),
-        0,
+        Plan(
+            lambda chosen, _: order.append(chosen.tolist()),
+            lambda model, _: loss_of_weights(model.weight.sum()) if training.step == 3 else model.weight.sum(),
+            8,
+            Settings(),
+            0,
+        ),
     )
 
     def groups() -> None:
@@ -90,7 +92,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_used(step):
         return model.weight.sum() + root if training.step == step else model.weight.sum()
 
     with pytest.raises(UserError, match=f"the norm of the gradient is nan at training step {step}, with samples "):
-        read(list(islice(fit(training, points, loss_of, 8, Settings(), 0), step + 1)))
+        read(list(islice(fit(training, Plan(points, loss_of, 8, Settings(), 0)), step + 1)))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_used(step):
     ],
 )
 def test_rate_rises_then_follows_the_schedule(schedule, expected):
-    steps = list(fit(begun(), points, regression, 64, Settings(steps=6, warmup_steps=2, schedule=schedule), 0))
+    steps = list(fit(begun(), Plan(points, regression, 64, Settings(steps=6, warmup_steps=2, schedule=schedule), 0)))
     np.testing.assert_allclose([step.rate for step in steps], 0.1 * np.array(expected), rtol=1e-6)
 
 
@@ -128,7 +130,7 @@ def test_a_step_follows_the_mean_over_its_samples(samples, batch, accumulate, si
     training = by_gradient(begun())
     before = copy.deepcopy(training.model)
     settings = Settings(steps=1, batch=batch, accumulate=accumulate, schedule="constant", gradient_clip=1e9)
-    (step,) = each(fit(training, batch_of, regression, samples, settings, 0))
+    (step,) = each(fit(training, Plan(batch_of, regression, samples, settings, 0)))
     assert [part.numel() for part in batches] == sizes
     loss = regression(before, X[torch.cat(batches)])
     loss.backward()
@@ -142,7 +144,7 @@ def test_a_step_follows_the_mean_over_its_samples(samples, batch, accumulate, si
 def test_a_gradient_is_clipped_to_the_largest_norm():
     training = by_gradient(begun(nn.Linear(1, 1, bias=False)))
     before = training.model.weight.item()
-    (step,) = each(fit(training, points, lambda model, _: 50 * model.weight.sum(), 8, Settings(steps=1, gradient_clip=2), 0))
+    (step,) = each(fit(training, Plan(points, lambda model, _: 50 * model.weight.sum(), 8, Settings(steps=1, gradient_clip=2), 0)))
     assert step.gradient == pytest.approx(50)  # before clipping
     assert training.model.weight.item() == pytest.approx(before - 0.1 * 2, abs=1e-5)
 
@@ -159,7 +161,7 @@ def test_waiting_is_the_share_of_the_time_in_which_batches_are_made(monkeypatch)
         clock.now += 1
         return regression(model, x)
 
-    steps = list(islice(fit(begun(), batch_of, loss_of, 8, Settings(accumulate=2), 0), 3))
+    steps = list(islice(fit(begun(), Plan(batch_of, loss_of, 8, Settings(accumulate=2), 0)), 3))
     assert [step.waiting for step in read(steps)] == [0.75] * 3
 
 
@@ -176,7 +178,7 @@ def test_a_summary_tells_the_last_losses_and_the_time(rows, loss, waiting):
 def test_every_epoch_visits_every_sample_once_in_another_order(samples):
     """It has no incomplete last step, so the last sample of an odd number has to wait for another epoch."""
     order = []
-    for _ in fit(begun(), lambda chosen, _: order.append(chosen), lambda model, _: model.weight.sum(), samples, Settings(steps=8), 0):
+    for _ in fit(begun(), Plan(lambda chosen, _: order.append(chosen), lambda model, _: model.weight.sum(), samples, Settings(steps=8), 0)):
         pass
     first, second = torch.cat(order[:4]).tolist(), torch.cat(order[4:]).tolist()
     assert len(first) == len(set(first)) == len(second) == len(set(second)) == 8
@@ -221,9 +223,9 @@ def test_a_training_that_is_given_back_its_tensors_goes_on_bit_for_bit():
 
     settings = Settings(steps=20, batch=6)
     whole = fresh()
-    losses = [step.loss for step in each(fit(whole, noisy, noisy_loss, 64, settings, 3))]
+    losses = [step.loss for step in each(fit(whole, Plan(noisy, noisy_loss, 64, settings, 3)))]
     half = fresh()
-    for step in fit(half, noisy, noisy_loss, 64, settings, 3):
+    for step in fit(half, Plan(noisy, noisy_loss, 64, settings, 3)):
         if step.number == 12:
             tensors_at_12 = half.tensors()
         if step.number == 14:  # what was taken at step 12 does not change any more
@@ -231,7 +233,7 @@ def test_a_training_that_is_given_back_its_tensors_goes_on_bit_for_bit():
     resumed = fresh()
     torch.rand(7)  # other code draws random numbers in between
     resumed.restore(tensors_at_12)
-    assert [step.loss for step in each(fit(resumed, noisy, noisy_loss, 64, settings, 3))] == losses[13:]
+    assert [step.loss for step in each(fit(resumed, Plan(noisy, noisy_loss, 64, settings, 3)))] == losses[13:]
     for name, value in whole.tensors().items():
         assert torch.equal(value, resumed.tensors()[name]), name
 
@@ -242,7 +244,7 @@ def test_a_checkpoint_of_another_kind_of_device_is_taken_up():
     Then new states depend on the step, and are the same each time.
     """
     kept = begun()
-    list(fit(kept, points, regression, 64, Settings(steps=5), 0))
+    list(fit(kept, Plan(points, regression, 64, Settings(steps=5), 0)))
     tensors = kept.tensors() | {"random.loss": torch.zeros(16, dtype=torch.uint8)}
     del tensors["random.dropout"]
 
@@ -267,7 +269,7 @@ def test_bf16_is_near_fp32():
         torch.manual_seed(0)
         training = Training.of(nn.Sequential(nn.Linear(1, 32), nn.SiLU(), nn.Linear(32, 1)), torch.Generator())
         settings = Settings(steps=40, batch=16, learning_rate=0.01, precision=precision)
-        losses[precision] = [step.loss for step in each(fit(training, points, regression, 64, settings, 0))]
+        losses[precision] = [step.loss for step in each(fit(training, Plan(points, regression, 64, settings, 0)))]
         assert all(parameter.dtype == torch.float32 for parameter in training.model.parameters())
     assert losses["bf16"] != losses["fp32"]
     np.testing.assert_allclose(losses["bf16"], losses["fp32"], rtol=0.1)
@@ -332,11 +334,11 @@ sys.path.insert(0, {tests!r})
 import torch
 import small_training as t
 from wsdcast.runs import processes
-from wsdcast.training.loop import fit
+from wsdcast.training.loop import Plan, fit
 atexit.register(lambda: Path(f"{out}/threads").write_text(str([path.read_text() for path in Path("/proc/self/task").glob("*/comm")])))
 processes.join()
 training = t.by_gradient(t.begun())
-losses = [step.loss for step in t.each(fit(training, t.points, t.regression, 11, t.Settings(steps=12, batch=4, accumulate=2), 0))]
+losses = [step.loss for step in t.each(fit(training, Plan(t.points, t.regression, 11, t.Settings(steps=12, batch=4, accumulate=2), 0)))]
 Path(f"{out}/{{processes.number()}}.txt").write_text(" ".join(map(str, [*losses, training.model.weight.item()])))
 """
 
@@ -354,5 +356,5 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path):
     assert "gloo" not in (tmp_path / "threads").read_text()
     # Each of the two processes has five samples per step, in batches of four and one.
     training = by_gradient(begun())
-    losses = [step.loss for step in each(fit(training, points, regression, 11, Settings(steps=12, batch=10), 0))]
+    losses = [step.loss for step in each(fit(training, Plan(points, regression, 11, Settings(steps=12, batch=10), 0)))]
     np.testing.assert_allclose(first, [*losses, training.model.weight.item()], rtol=1e-5)

@@ -31,7 +31,7 @@ from wsdcast.training.loop import Step, read
 from wsdcast.warmstart.flow import training_loss
 from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.training import generator
-from wsdcast.weather.training.stage import NETWORKS, random_of, seed_torch
+from wsdcast.weather.training.job import NETWORKS, random_of, seed_torch
 
 RECIPE = """
 name: tiny

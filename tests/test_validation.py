@@ -9,7 +9,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from wsdcast.training import validation
-from wsdcast.training.predictions import checked, errors
+from wsdcast.training.predictions import errors, overall_errors
 from wsdcast.training.validation import ensemble_scores, flow_scores, moments_scores
 from wsdcast.warmstart.paths import STRAIGHT
 from wsdcast.warmstart.prior import InformedPrior
@@ -75,7 +75,7 @@ def test_scores_of_moments_are_those_written_out():
     halves = [(moments, torch.arange(35)), (lambda context: moments(context), torch.arange(35, COUNT))]
     np.testing.assert_allclose(errors(halves, Samples(), WEIGHTS), [error, standardised], rtol=1e-5)
     of_all = [np.sqrt(np.mean(values**2)) for values in (error, standardised)]
-    assert checked(moments, Samples(), WEIGHTS) == pytest.approx(of_all, rel=1e-5)
+    assert overall_errors(moments, Samples(), WEIGHTS) == pytest.approx(of_all, rel=1e-5)
     scores = moments_scores(moments, Samples(), WEIGHTS)
     expected = {"NLL": -norm.logpdf(target, mean, std).mean(), "std of (x - mean) / std": of_all[1], "error": of_all[0]}
     assert scores == pytest.approx(expected, rel=1e-5)

@@ -32,12 +32,20 @@ def record_of(recipe: Recipe, steps: int) -> Analysis:
     wind = packing.pack((8 * smooth / smooth.std()).astype(np.float32))[np.arange(steps) % 8]
     times = np.datetime64("2020-01-01", "ns") + STEP * np.arange(steps)
     zero, eight = np.zeros(len(channels.all), np.float32), np.full(len(channels.all), 8, np.float32)
-    splits = times[-steps // 5], times[-steps // 10]
-    change = np.sqrt(2, dtype=np.float32) * eight  # successive states are independent
-    fixed = (PackedStates(wind, packing), times, grid, zero, eight, *splits)
-    static = {str(name): np.zeros(grid.shape, np.float32) for name in recipe.forcings.static}
-    past = recipe.forcings.past_states
-    return Analysis(*fixed, static, channels.state, channels.forcings, difference_std=change, past_states=past)
+    return Analysis(
+        states=PackedStates(wind, packing),
+        times=times,
+        grid=grid,
+        mean=zero,
+        std=eight,
+        difference_std=np.sqrt(2, dtype=np.float32) * eight,  # successive states are independent
+        validation_from=times[-steps // 5],
+        test_from=times[-steps // 10],
+        static={str(name): np.zeros(grid.shape, np.float32) for name in recipe.forcings.static},
+        variables=channels.state,
+        forcing_variables=channels.forcings,
+        past_states=recipe.forcings.past_states,
+    )
 
 
 def networks_of(recipe: Recipe, record: Analysis) -> Trained:

@@ -11,19 +11,20 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wsdcast.bench.measure import Benchmark, paired
 from wsdcast.bench.synthetic import networks_of, record_of
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.zarr_store import close_store, create_store, open_store
+from wsdcast.nets.unet import UNet
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import resolve
 from wsdcast.runs.devices import compiled, sent
 from wsdcast.runs.overrides import Overridden
 from wsdcast.training.batches import FlowBatch, flow_batches_of, pairs_of
-from wsdcast.training.loop import BatchOf, fit, read
+from wsdcast.training.loop import BatchOf, Plan, fit, read
 from wsdcast.training.state import Training
 from wsdcast.warmstart.flow import LOSS_WEIGHTS, draw, training_loss
 from wsdcast.warmstart.prior import InformedPrior
@@ -69,12 +70,12 @@ def bench_train(recipe: str | Overridden = "planet") -> Benchmark:
     fixed = batches(torch.arange(settings.batch), slice(None))
     path, waiting = weather_path(settings, record.grid), list[float]()
 
-    def loss_of(network: nn.Module, batch: FlowBatch) -> Tensor:
+    def loss_of(network: UNet, batch: FlowBatch) -> Tensor:
         assert batch.prior is not None
         return training_loss(network, batch.prior, batch.context, batch.target, batch.draws, path, LOSS_WEIGHTS[settings.loss_weight])
 
     def steps(batch_of: BatchOf[FlowBatch], shares: list[float]) -> Callable[[], None]:
-        running = fit(Training.of(generator, random), batch_of, loss_of, len(samples), settings, seed=0)
+        running = fit(Training.of(generator, random), Plan(batch_of, loss_of, len(samples), settings, seed=0))
         return lambda: shares.extend(step.waiting for step in read([next(running) for _ in range(STEPS)]))
 
     directory = Path(tempfile.mkdtemp(prefix="wsdcast-bench-"))

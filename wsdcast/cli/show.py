@@ -101,7 +101,7 @@ def _settings(summary: Summary) -> Table:
     title = f"6 h: fair CRPS {_of(summary)}, its gain, spread/skill, mean deviation of the spectrum{last}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("prior", no_wrap=True)
-    for name in ("nfe", "CRPS", "gain %", "s/s", "spectrum", *["last"] * bool(leads)):
+    for name in ("nfe", "CRPS", "gain %", "s/s", "spectrum", *(["last"] if leads else [])):
         table.add_column(name, justify="right", no_wrap=True)
     several = len({(row["solver"], row["grid"], row["warmth"]) for row in summary.scores if row["nfe"]}) > 1
     if several:
@@ -115,7 +115,7 @@ def _settings(summary: Summary) -> Table:
         gain = f"{100 * row['crps_gain_6h']:.1f}" if "crps_gain_6h" in row else ""
         digits = {"crps_6h": 4, "spread_skill_6h": 2, "power_deviation_6h": 3}
         crps, *others = (f"{row[name]:.{decimals}f}" if name in row else "" for name, decimals in digits.items())
-        cells = [row["prior"], str(row["nfe"] or ""), crps or "diverged", gain, *others, *[of_last] * bool(leads)]
+        cells = [row["prior"], str(row["nfe"] or ""), crps or "diverged", gain, *others, *([of_last] if leads else [])]
         if several and row["nfe"]:
             warmth = f" {row['warmth']:g}" if row["warmth"] != 1 else ""
             cells.append(f"{row['solver']} {row['grid']}{warmth}")

@@ -20,8 +20,8 @@ from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary, is_current
 from wsdcast.runs.devices import sent
 from wsdcast.runs.names import CLASSIFIER
-from wsdcast.training.fitting import Plan, fit_and_write
-from wsdcast.training.loop import BatchOf
+from wsdcast.training.fitting import fit_and_write
+from wsdcast.training.loop import BatchOf, Plan
 from wsdcast.training.state import Training
 
 IMAGES_PER_BATCH = 256

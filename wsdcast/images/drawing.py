@@ -25,7 +25,7 @@ from wsdcast.sampling.batches import at_once, in_batches
 from wsdcast.sampling.samplers import Sampler, generator_sampler, moments_sampler
 from wsdcast.sampling.threads import side_by_side
 from wsdcast.warmstart.evaluations import grid, require_possible, solver, steps_for
-from wsdcast.warmstart.prior import warm_start
+from wsdcast.warmstart.prior import frozen_prior
 from wsdcast.warmstart.warmth import calibrated_warmth
 
 Bytes = NDArray[np.uint8]
@@ -74,7 +74,7 @@ def require_own_samples(recipe: ImageRecipe) -> None:
 
 def moments_sampler_of(networks: Trained) -> Sampler:
     """Return the sampler of the moments alone, a baseline; on a GPU it is accelerated."""
-    return accelerated(moments_sampler(warm_start(networks.moments)), [networks.moments])
+    return accelerated(moments_sampler(frozen_prior(networks.moments)), [networks.moments])
 
 
 def possible(solver_name: str, numbers: Iterable[int], grid_in_time: str, path: PathName) -> list[int]:

@@ -20,7 +20,7 @@ from wsdcast.runs.artefact import require
 from wsdcast.runs.names import GENERATOR, MOMENTS
 from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel, Std
 from wsdcast.warmstart.paths import STRAIGHT, Path, cosine_transform, path_of
-from wsdcast.warmstart.prior import PRIOR_MAKERS, Moments, PriorOf, fixed_moments, standard_moments, warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, Moments, PriorOf, fixed_moments, frozen_prior, standard_moments
 
 CHUNK = 1024
 """Images that are read at a time."""
@@ -54,20 +54,20 @@ class ImageMoments(MomentsModel):
         return torch.where(visible, context[:, :-1], mean), std.masked_fill(visible, MINIMUM_STD)
 
 
-def moments_model(network: ImageMomentsNetwork, channels: int) -> ImageMoments:
+def moments_model(settings: ImageMomentsNetwork, channels: int) -> ImageMoments:
     """Return an untrained moments network h_phi for images with this number of channels."""
-    body = unet_of(network, channels + 1, network.fields * channels, sphere=False)
-    return ImageMoments(body, channels, network.known_pixels, network.highest_std, network.std)
+    body = unet_of(settings, channels + 1, settings.fields * channels, sphere=False)
+    return ImageMoments(body, channels, settings.known_pixels, settings.highest_std, settings.std)
 
 
-def generator_model(network: ImageGenerator, channels: int) -> UNet:
+def generator_model(settings: ImageGenerator, channels: int) -> UNet:
     """Return an untrained generator p'_theta. It reads the state, the context and the prior's features."""
-    return unet_of(network, channels + (channels + 1) + 2 * channels, network.heads * channels, scalars=2, sphere=False)
+    return unet_of(settings, channels + (channels + 1) + 2 * channels, settings.heads * channels, scalars=2, sphere=False)
 
 
-def image_path(network: ImageGenerator, images: Images) -> Path:
+def image_path(settings: ImageGenerator, images: Images) -> Path:
     """Return the path of a generator of images."""
-    return path_of(network.followed_path, network.bnr, partial(cosine_transform, *images.shape[1:], devices.device(), torch.float32))
+    return path_of(settings.followed_path, settings.bnr, partial(cosine_transform, *images.shape[1:], devices.device(), torch.float32))
 
 
 def fixed_moments_of(recipe: ImageRecipe, images: Images) -> Moments:
@@ -148,4 +148,4 @@ def trained(recipe: ImageRecipe, directory: FilePath, images: Images) -> Trained
         moments = load_network(moments_model(recipe.moments, images.shape[0]), path)
     else:
         moments = fixed_moments_of(recipe, images)
-    return Trained(generator, moments, warm_start(moments, PRIOR_MAKERS[recipe.generator.prior]), image_path(recipe.generator, images))
+    return Trained(generator, moments, frozen_prior(moments, PRIOR_MAKERS[recipe.generator.prior]), image_path(recipe.generator, images))

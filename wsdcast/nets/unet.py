@@ -243,15 +243,15 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(32, channels // 4), channels)
 
 
-def unet_of(network: Network, inputs: int, outputs: int, **others: Any) -> UNet:
+def unet_of(settings: Network, inputs: int, outputs: int, **others: Any) -> UNet:
     """Return an untrained U-Net as a section of a recipe describes it, with ``others`` of the arguments of :class:`UNet`."""
     return UNet(
         inputs,
         outputs,
-        network.widths,
-        network.blocks,
-        dropout=network.dropout,
-        activation_checkpointing=network.activation_checkpointing,
-        attention=network.attention,
+        settings.widths,
+        settings.blocks,
+        dropout=settings.dropout,
+        activation_checkpointing=settings.activation_checkpointing,
+        attention=settings.attention,
         **others,
     )

@@ -92,9 +92,9 @@ def hover(on: Panel, over: Sequence[GlyphRenderer], tooltips: Any, **options: An
 
 def say_all(on: Panel, curves: Sequence[GlyphRenderer], said: Sequence[str]) -> None:
     """Add one tooltip for all curves of a figure, which have the same x: the text ``said`` at the pointer's position along the x axis."""
-    for first in curves[:1]:
-        first.data_source.data["said"] = said
-        hover(on, [first], TOOLTIP, mode="vline")
+    if curves:
+        curves[0].data_source.data["said"] = said
+        hover(on, curves[:1], TOOLTIP, mode="vline")
 
 
 def mark_perfect(on: Panel) -> None:

@@ -88,8 +88,14 @@ def choose(starts: int, leads: int, grid: Grid, subjects: int, inside: NDArray[n
     while np.prod([axis.size for axis in every(stride, shape)]) > points:
         stride += 1
     plume_rows, plume_columns = every(stride, shape)
-    of_maps, of_plumes = (all_rows[rows], all_columns[columns]), (all_rows[plume_rows], all_columns[plume_columns])
-    return Chosen(chosen_starts, chosen_leads, *of_maps, *of_plumes)
+    return Chosen(
+        starts=chosen_starts,
+        leads=chosen_leads,
+        rows=all_rows[rows],
+        columns=all_columns[columns],
+        plume_rows=all_rows[plume_rows],
+        plume_columns=all_columns[plume_columns],
+    )
 
 
 def _bounds(grid: Grid, inside: NDArray[np.bool_] | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -84,18 +84,18 @@ def resolve(
     return overridden(result, values, changes), directory
 
 
-def make_stamp(recipe: Experiment, directory: Path, artefact: str, source: str = "") -> dict[str, Any]:
+def make_stamp(recipe: Experiment, directory: Path, artefact: str, fingerprint: str = "") -> dict[str, Any]:
     """The stamp of an artefact: its recipe, digests of its recipe, its inputs and both together (``id``), and the package's version.
 
     Args:
         recipe: the recipe in force.
         directory: the run directory, which holds the artefacts that this one is made from. One that is missing counts as made now.
         artefact: name of the artefact.
-        source: identifies what the artefact is made from if no artefact of the run directory does: the source files of a prepared record,
-            or the model file and the initial states of a forecast.
+        fingerprint: a digest of what the artefact is made from if no artefact of the run directory is: the source files of a prepared
+            record, or the model file and the initial states of a forecast.
     """
-    inputs = source
-    if not source and (upstream := recipe.upstream(artefact)):
+    inputs = fingerprint
+    if not fingerprint and (upstream := recipe.upstream(artefact)):
         stamps = [read_stamp(directory / name) or make_stamp(recipe, directory, name) for name in upstream]
         inputs = stamps[0]["id"] if len(stamps) == 1 else digest_of([stamp["id"] for stamp in stamps])
     digest = digest_of(recipe.parts(artefact))
@@ -130,7 +130,7 @@ def read_stamp(path: Path) -> dict[str, Any] | None:
         raise UserError(f"{path}: in the place of an artefact, but not written by wsdcast; move it away") from None
 
 
-def is_current(recipe: Experiment, directory: Path, artefact: str, overwrite: bool, source: str = "") -> bool:
+def is_current(recipe: Experiment, directory: Path, artefact: str, overwrite: bool, fingerprint: str = "") -> bool:
     """Whether an artefact exists and was made from this recipe and these inputs. If False, the stage makes it.
 
     Raises:
@@ -140,12 +140,12 @@ def is_current(recipe: Experiment, directory: Path, artefact: str, overwrite: bo
     stamp = read_stamp(directory / artefact)
     if stamp is None:
         return False
-    difference = _difference(stamp, make_stamp(recipe, directory, artefact, source), recipe, artefact, source)
+    difference = _difference(stamp, make_stamp(recipe, directory, artefact, fingerprint), recipe, artefact, fingerprint)
     if difference and not overwrite:
         choices = "choose another --run, or replace it with --overwrite"
-        if recipe.upstream(artefact) and not source:
+        if recipe.upstream(artefact) and not fingerprint:
             choices = f"replace it with --overwrite, or {IN_A_COPY}"
-        if artefact == ANALYSIS and stamp["hash"] == make_stamp(recipe, directory, artefact, source)["hash"]:
+        if artefact == ANALYSIS and stamp["hash"] == make_stamp(recipe, directory, artefact, fingerprint)["hash"]:
             choices = f"add newer times with --append, {choices}"
         raise UserError(f"{directory / artefact} was made from {difference}; {choices}")
     return not difference
@@ -167,14 +167,14 @@ def require(recipe: Experiment, directory: Path, artefact: str, command: str) ->
     if stamp is None:
         raise UserError(f"{path} is not there; run `wsdcast {command}` first, or choose the directory with --run")
     # Prepared data needs no comparison with its source files, which may no longer exist.
-    source = "" if recipe.upstream(artefact) else stamp["inputs"]
-    if difference := _difference(stamp, make_stamp(recipe, directory, artefact, source), recipe, artefact, source):
+    fingerprint = "" if recipe.upstream(artefact) else stamp["inputs"]
+    if difference := _difference(stamp, make_stamp(recipe, directory, artefact, fingerprint), recipe, artefact, fingerprint):
         again = f"wsdcast {command} --run {directory} --overwrite"
         raise UserError(f"{path} was made from {difference}; run `{again}` with this one, or choose another --run")
     return path
 
 
-def _difference(stored: dict[str, Any], current: dict[str, Any], recipe: Experiment, artefact: str, source: str = "") -> str:
+def _difference(stored: dict[str, Any], current: dict[str, Any], recipe: Experiment, artefact: str, fingerprint: str = "") -> str:
     """The first difference between the stored stamp of an artefact and its current one, in words; empty if they agree.
 
     A key that an older version did not have counts as having its default value.
@@ -182,7 +182,7 @@ def _difference(stored: dict[str, Any], current: dict[str, Any], recipe: Experim
     upgraded = _upgraded(stored, recipe)
     if stored["hash"] == current["hash"] or (upgraded and upgraded.parts(artefact) == recipe.parts(artefact)):
         changed = next(iter(recipe.upstream(artefact)), "the source files")
-        if source and recipe.upstream(artefact):
+        if fingerprint and recipe.upstream(artefact):
             changed = "the model file or the initial states"
         return "" if stored["inputs"] == current["inputs"] else f"other inputs ({changed} changed since)"
     content = upgraded.dump() | upgraded.parts(artefact) if upgraded else stored["recipe"]

@@ -50,8 +50,8 @@ def by_evaluations(curves: xr.Dataset, scores: Sequence[str]) -> Figure:
     for axis, score in zip(axes, scores, strict=True):
         for prior in priors_of(sampled):
             draw_line(axis, best_of_prior(sampled, prior).sortby("cost"), "cost", score, label=prior, **look_of(prior))
-        for value in alone[score].values[:1]:
-            axis.axhline(value, color="black", linestyle="-.", linewidth=0.8, label=MOMENTS_ALONE)
+        if alone.sizes["setting"]:
+            axis.axhline(alone[score].values[0], color="black", linestyle="-.", linewidth=0.8, label=MOMENTS_ALONE)
         finish(axis, curves, score, "cost of a sample in evaluations")
     legend_below(figure)
     return figure

@@ -38,7 +38,7 @@ from wsdcast.study.summary import write_study
 from wsdcast.study.weather_page import write_study_page
 from wsdcast.study.weather_summary import combine, described, facts, rows, saturation
 from wsdcast.study.weather_variants import moments_cost, variant_of
-from wsdcast.training.predictions import checked
+from wsdcast.training.predictions import overall_errors
 from wsdcast.warmstart.evaluations import momentum_of
 from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forcings import area_weights
@@ -132,7 +132,7 @@ def study_nfe(
         of_variant = [replace(setting, seed=seed) for setting in settings[prior]]
         if prior in priors and variant.generator.needs_moments_network and seed not in quality:
             in_and_out = samples_of(of_record, networks.forcings, "train", "test")
-            quality[seed] = [checked(networks.moments, samples, area_weights(record)) for samples in in_and_out]
+            quality[seed] = [overall_errors(networks.moments, samples, area_weights(record)) for samples in in_and_out]
             of_variant.append(Setting(MOMENTS_ALONE, seed))
         for setting in of_variant:
             rolled_out = prior in (*options.priors, *options.variants) and (setting.nfe in options.rollout_nfe or not setting.solver)
@@ -162,7 +162,7 @@ def study_nfe(
 
 def _networks(variant: Recipe) -> tuple[str, ...]:
     """The artefacts of the trained networks of a variant."""
-    return (*variant.networks, *(PREDICTIONS,) * variant.generator.reads_frozen_moments)
+    return (*variant.networks, PREDICTIONS) if variant.generator.reads_frozen_moments else variant.networks
 
 
 def _settings(variant: Recipe, name: str, summary: Summary) -> list[Setting]:

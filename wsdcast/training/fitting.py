@@ -21,7 +21,7 @@ except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wsdcast.nets.weights import WEIGHTS, Model, save_networks
 from wsdcast.runs import processes
@@ -31,7 +31,7 @@ from wsdcast.runs.errors import StoppedError, UserError
 from wsdcast.runs.progress import note, track
 from wsdcast.runs.recipes import Experiment, Optimisation, TrainingLog
 from wsdcast.training import checkpoints
-from wsdcast.training.loop import Batch, BatchOf, PendingStep, Step, fit, read, samples_per_step
+from wsdcast.training.loop import Batch, PendingStep, Plan, Step, fit, read, samples_per_step
 from wsdcast.training.state import Training
 
 STEPS_PER_READ = {"cpu": 1, "cuda": 20}
@@ -68,23 +68,6 @@ class History:
         for kind, rows in tables.items():
             with (directory / f"{name}-{kind}.csv").open("w", newline="") as file:
                 csv.writer(file).writerows(rows)
-
-
-@dataclass(frozen=True)
-class Plan(Generic[Model, Batch]):
-    """The plan of a training. Its state is a :class:`wsdcast.training.state.Training`.
-
-    Attributes:
-        batch_of, loss_of, samples, settings, seed: as for :func:`wsdcast.training.loop.fit`.
-        validate: returns scores of the averaged network by name. None if there is nothing to validate on.
-    """
-
-    batch_of: BatchOf[Batch]
-    loss_of: Callable[[Model, Batch], Tensor]
-    samples: int
-    settings: Optimisation
-    seed: int
-    validate: Callable[[Model], dict[str, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -178,7 +161,7 @@ def fitted(training: Training[Model], plan: Plan[Model, Batch], log: TrainingLog
         speed = (training.step - first_step) * of_step / (time.perf_counter() - started)
         return f"loss {loss:.4f}, learning rate {step.rate:.2g}, {speed:.3g} samples/s, {_peak_memory():.1f} GB"
 
-    steps, pending = fit(training, plan.batch_of, plan.loss_of, plan.samples, settings, plan.seed), list[PendingStep]()
+    steps, pending = fit(training, plan), list[PendingStep]()
     with stop_signals() as signals, _tensorboard(directory / "tensorboard" / name, log, first_step) as log_value, closing(steps):
         for step in track(steps, f"training {name}", settings.steps, first_step, progress_text):
             pending.append(step)

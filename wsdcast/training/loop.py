@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 import torch.distributed
@@ -29,6 +29,27 @@ BatchOf = Callable[[Tensor, slice], Batch]
 ``indices`` (sample,) are those of all processes, and ``indices[local]`` are those of this process. Random numbers are drawn for all
 ``indices``, so they do not depend on the number of processes.
 """
+
+
+@dataclass(frozen=True)
+class Plan(Generic[Model, Batch]):
+    """The plan of a training. Its state is a :class:`wsdcast.training.state.Training`.
+
+    Attributes:
+        batch_of: makes a batch.
+        loss_of: mean loss of a batch.
+        samples: number of samples. An epoch visits them in random order, without an incomplete last step.
+        settings: how to train.
+        seed: seed of the order of samples.
+        validate: returns scores of the averaged network by name. None if there is nothing to validate on.
+    """
+
+    batch_of: BatchOf[Batch]
+    loss_of: Callable[[Model, Batch], Tensor]
+    samples: int
+    settings: Optimisation
+    seed: int
+    validate: Callable[[Model], dict[str, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,15 +94,8 @@ class Step:
     waiting: float
 
 
-def fit(
-    training: Training[Model],
-    batch_of: BatchOf[Batch],
-    loss_of: Callable[[Model, Batch], Tensor],
-    samples: int,
-    settings: Optimisation,
-    seed: int,
-) -> Generator[PendingStep]:
-    """Train to the last step, and yield after each step. The caller shows progress, writes checkpoints, and may stop early.
+def fit(training: Training[Model], plan: Plan[Model, Batch]) -> Generator[PendingStep]:
+    """Train to the last step, and yield after each step. The caller validates, shows progress, writes checkpoints, and may stop early.
 
     A step follows the gradient of the mean loss over its samples, however they are divided into batches. If there are fewer samples than
     ``batch`` times ``accumulate``, a step has all of them. If torch's process group is initialised, each process takes its own share of
@@ -92,23 +106,20 @@ def fit(
 
     Args:
         training: the state of the training; the loop goes on from its step.
-        batch_of: makes a batch.
-        loss_of: mean loss of a batch.
-        samples: number of samples. An epoch visits them in random order, without an incomplete last step.
-        settings: how to train.
-        seed: seed of the order of samples.
+        plan: what the network learns from, and how.
 
     Raises:
         UserError: if there are fewer samples than processes.
     """
+    settings, samples = plan.settings, plan.samples
     require_samples(samples)
     rank, world_size = processes.number(), processes.count()
     step_size = samples_per_step(settings, samples) // world_size  # samples of one process in one step
     parameters = [parameter for parameter in training.model.parameters() if parameter.requires_grad]
     device = parameters[0].device
-    loss_model = _LossModel(training.model, loss_of)
+    loss_model = _LossModel(training.model, plan.loss_of)
     distributed = DistributedDataParallel(loss_model) if world_size > 1 else None
-    for indices in islice(_step_indices(samples, step_size * world_size, seed), training.step, settings.steps):
+    for indices in islice(_step_indices(samples, step_size * world_size, plan.seed), training.step, settings.steps):
         learning_rate = settings.learning_rate * _schedule(settings, training.step)
         for group in training.optimiser.param_groups:
             group["lr"] = learning_rate
@@ -118,7 +129,7 @@ def fit(
         for batch_indices in batches:
             size = batch_indices.numel() // world_size
             before = time.perf_counter()
-            batch = batch_of(batch_indices, slice(rank * size, (rank + 1) * size))
+            batch = plan.batch_of(batch_indices, slice(rank * size, (rank + 1) * size))
             batch_seconds += time.perf_counter() - before
             # Processes average their gradients once per step, in the backward pass of the last batch.
             with distributed.no_sync() if distributed and batch_indices is not batches[-1] else nullcontext():

@@ -116,7 +116,7 @@ def errors(predictors: Predictors, samples: Samples, weights: Tensor) -> tuple[T
     return (squares / count).sqrt(), (standardised_squares / count).sqrt()
 
 
-def checked(moments: Moments, samples: Samples, weights: Tensor) -> tuple[float, float]:
+def overall_errors(moments: Moments, samples: Samples, weights: Tensor) -> tuple[float, float]:
     """The error of one moments model in units of the data's std, and its standardised error, each over all channels (see :func:`errors`).
 
     They are computed on at least :data:`CHECKED` samples, evenly spread, or on all if there are fewer.
@@ -127,7 +127,7 @@ def checked(moments: Moments, samples: Samples, weights: Tensor) -> tuple[float,
 
 
 def errors_in_words(error: float, standardised: float) -> str:
-    """The result of :func:`checked` in words, for a summary."""
+    """The result of :func:`overall_errors` in words, for a summary."""
     return f"error {error:.3f} std of the data; (x - mean) / std has std {standardised:.2f}"
 
 

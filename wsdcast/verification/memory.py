@@ -42,11 +42,11 @@ def require_memory_to_score(
     side_by_side = f", {workers} starts side by side," if workers else ""
     one_start = f"scoring {ensemble}, {min(LEADS_AT_ONCE, leads.size)} lead times at a time{side_by_side}"
     require_memory(scoring(sources, times, leads) * (workers or 1), one_start)
-    sizes = len(forecasts) + streamed + 3, members, times.size, leads.size  # three baselines
+    count = len(forecasts) + streamed + 3  # three baselines
     statistics = f"the statistics of {times.size} initial times and {leads.size} lead times"
-    require_memory(summing(*sizes, truth.grid, sources.variables), f"summing up {statistics}")
-    for forecast in list(forecasts.values())[:1]:
-        require_memory(reporting(forecast), f"the report of {ensemble} and {leads.size} lead times")
+    require_memory(summing(count, members, times.size, leads.size, truth.grid, sources.variables), f"summing up {statistics}")
+    if forecasts:
+        require_memory(reporting(next(iter(forecasts.values()))), f"the report of {ensemble} and {leads.size} lead times")
 
 
 def reading(forecast: StoredForecast, leads: int) -> float:

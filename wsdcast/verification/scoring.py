@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -24,13 +24,7 @@ from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.cluster import dask_options
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
-from wsdcast.verification.baselines import (
-    CLIMATOLOGICAL_MEAN,
-    PERSISTENCE,
-    climate_of,
-    mean_of,
-    too_poor,
-)
+from wsdcast.verification.baselines import CLIMATOLOGICAL_MEAN, PERSISTENCE, climate_of, mean_of, too_poor
 from wsdcast.verification.domain import Inside
 from wsdcast.verification.kinetic_energy import kinetic_energy_statistics
 from wsdcast.verification.metrics import joint_statistics, scored_pairs, statistics
@@ -130,9 +124,16 @@ class Sources:
         return np.unpackbits(np.frombuffer(self.domain, np.uint8), count=grid.size).astype(bool).reshape(grid.shape)
 
 
+class Opened(NamedTuple):
+    """The forecasts that are scored, by name, and the truth. Their fields are read when they are used."""
+
+    forecasts: dict[str, StoredForecast]
+    truth: Truth
+
+
 @lru_cache(maxsize=2)
-def opened(sources: Sources) -> tuple[dict[str, StoredForecast], Truth]:
-    """Return the forecasts by name, and the truth. Their fields are read when they are used.
+def opened(sources: Sources) -> Opened:
+    """Open the sources, or return those that were opened before.
 
     A truth on a finer grid is brought to the grid of the first forecast (:func:`wsdcast.verification.truth.truth_on_grid`).
 
@@ -141,15 +142,15 @@ def opened(sources: Sources) -> tuple[dict[str, StoredForecast], Truth]:
     """
     truth = open_truth(sources.truth, Path(sources.scratch), sources.past_until, sources.variables)
     forecasts = {name: open_forecast(address, truth.grid, sources.variables) for name, address in sources.forecasts}
-    for forecast in list(forecasts.values())[:1]:
-        truth = truth_on_grid(truth, forecast.grid)
+    if forecasts:
+        truth = truth_on_grid(truth, next(iter(forecasts.values())).grid)
     for forecast in forecasts.values():
         if not forecast.grid.is_close(truth.grid):
             raise UserError(
                 f"{forecast.name} is on a grid of {_extent(forecast.grid)}, the truth {sources.truth} on {_extent(truth.grid)}, which "
                 "is not finer; bring one to the other's, for example with `wsdcast prepare --grid`"
             )
-    return forecasts, truth
+    return Opened(forecasts, truth)
 
 
 def score_start(sources: Sources, row: int, time: np.datetime64, leads: NDArray[np.timedelta64]) -> dict[str, xr.Dataset]:
@@ -188,7 +189,7 @@ def score_climate(
         valid_times: a few, whose states are in memory together.
         states: positions of its states in the truth, (valid time, member). States with gaps are left out, and returned.
     """
-    truth = opened(sources)[1]
+    truth = opened(sources).truth
     true, inside = truth.at(valid_times), sources.inside(truth.grid)
     positions, inverse = np.unique(states, return_inverse=True)
     fields, whole = _read(sources, positions.tobytes())
@@ -205,7 +206,7 @@ def _read(sources: Sources, positions: bytes) -> tuple[Field, NDArray[np.bool_]]
 
     The last result is cached, because a short record has the same climatology at all times.
     """
-    truth = opened(sources)[1]
+    truth = opened(sources).truth
     fields, inside = truth.read(np.frombuffer(positions, dtype=np.intp)), sources.inside(truth.grid)
     complete = np.isfinite(fields) if inside is None else np.isfinite(fields) | ~inside
     return fields, np.asarray(np.all(complete, axis=(1, 2, 3)))
@@ -238,7 +239,7 @@ def statistics_by_start(
         UserError: if no initial time and lead time has the truth and all forecasts; the message names what is missing.
     """
     valid, of_pairs = np.unique(times[:, None] + leads, return_inverse=True)
-    climate, states = climate_of(opened(sources)[1], valid)
+    climate, states = climate_of(opened(sources).truth, valid)
     at_once = min(LEADS_AT_ONCE, leads.size)
     groups = [slice(first, first + at_once) for first in range(0, valid.size if states.size else 0, at_once)]
     of_starts = [(score_start, sources, row, time, leads) for row, time in enumerate(times)]

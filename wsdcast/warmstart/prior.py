@@ -156,7 +156,7 @@ PriorOf = Callable[[Tensor], InformedPrior]
 """Maps a context (batch, channel, ...) to the prior of what follows it."""
 
 
-def warm_start(moments: Moments, make_prior: MakePrior = InformedPrior) -> PriorOf:
+def frozen_prior(moments: Moments, make_prior: MakePrior = InformedPrior) -> PriorOf:
     """Return a function from a context to its prior, for a frozen moments model (section 2.4): no gradients are recorded."""
 
     def prior_of(context: Tensor) -> InformedPrior:

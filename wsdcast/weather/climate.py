@@ -63,8 +63,6 @@ def minimum_std(record: Analysis) -> tuple[float, ...]:
 
 def _change(record: Analysis) -> NDArray[np.float32]:
     """Return the root mean square change of normalised states in 6 h, (variable,); NaN where the store does not have it."""
-    if record.difference_std is None:
-        return np.full(len(record.variables), np.nan, np.float32)
     return (record.difference_std / record.std)[: len(record.variables)]
 
 

@@ -16,9 +16,9 @@ from wsdcast.warmstart.paths import Multiply, Path, path_of
 from wsdcast.weather.network_sections import Generator
 
 
-def weather_path(network: Generator, grid: Grid) -> Path:
+def weather_path(settings: Generator, grid: Grid) -> Path:
     """The path of a generator."""
-    return path_of(network.followed_path, network.bnr, partial(spherical_transform, grid, devices.device(), torch.float32))
+    return path_of(settings.followed_path, settings.bnr, partial(spherical_transform, grid, devices.device(), torch.float32))
 
 
 def spherical_transform(grid: Grid, device: torch.device | None = None, dtype: torch.dtype = torch.float64) -> Multiply:

@@ -75,9 +75,8 @@ class ModelFile:
 def write_model(path: Path, recipe: Recipe, record: Analysis, directory: Path, facts: Mapping[str, Any], card: str) -> str:
     """Write a model file, and return its digest. Equal models give equal bytes."""
     fields: dict[str, NDArray[Any]] = {"latitude": record.grid.latitude, "longitude": record.grid.longitude}
-    if record.difference_std is not None:
-        fields["difference_std"] = record.difference_std
-    fields |= {"mean": record.mean, "std": record.std} | {name: record.static[name] for name in recipe.forcings.static}
+    fields |= {"difference_std": record.difference_std, "mean": record.mean, "std": record.std}
+    fields |= {name: record.static[name] for name in recipe.forcings.static}
     if record.variables + record.forcing_variables != DEFAULT:
         fields |= record.states.packing._asdict()
     model = {
@@ -141,7 +140,7 @@ def read_model(path: str | Path) -> ModelFile:
             grid=Grid(fields.pop("latitude"), fields.pop("longitude")),
             mean=fields.pop("mean"),
             std=fields.pop("std"),
-            difference_std=fields.pop("difference_std", None),
+            difference_std=fields.pop("difference_std", np.full(len(names), np.nan, np.float32)),
             validation_from=np.datetime64(model["validation_from"], "ns"),
             test_from=np.datetime64(model["test_from"], "ns"),
             static=fields,

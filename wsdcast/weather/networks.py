@@ -43,13 +43,13 @@ def sizes_of(record: Analysis, forcings: ForcingFields) -> Sizes:
     return Sizes(record.grid.includes_poles, forcings.channels, len(record.variables), record.past_states, minimum_std(record))
 
 
-def moments_model(network: Moments, sizes: Sizes) -> MomentsModel:
+def moments_model(settings: Moments, sizes: Sizes) -> MomentsModel:
     """An untrained h_phi. Its mean is persistence of the state now."""
-    body = unet_of(network, sizes.context, network.fields * sizes.channels, includes_poles=sizes.includes_poles)
-    return MomentsModel(body, sizes.channels, network.highest_std, network.std, sizes.minimum_std)
+    body = unet_of(settings, sizes.context, settings.fields * sizes.channels, includes_poles=sizes.includes_poles)
+    return MomentsModel(body, sizes.channels, settings.highest_std, settings.std, sizes.minimum_std)
 
 
-def generator_model(network: Generator, sizes: Sizes, *, few_steps: bool = False, noise: NoiseInput = "numbers") -> UNet:
+def generator_model(settings: Generator, sizes: Sizes, *, few_steps: bool = False, noise: NoiseInput = "numbers") -> UNet:
     """An untrained p'_theta, conditioned on flow time and warmth.
 
     It reads the noisy state, the context, mean and std. With the objective ``crps`` it is conditioned on random numbers or reads random
@@ -58,9 +58,9 @@ def generator_model(network: Generator, sizes: Sizes, *, few_steps: bool = False
     """
     channels = sizes.channels
     features = sizes.context + 2 * channels
-    if network.objective == "crps":
+    if settings.objective == "crps":
         numbers, fields = (NOISE_NUMBERS, 0) if noise == "numbers" else (0, FIELDS)
-        return unet_of(network, features + fields, channels, includes_poles=sizes.includes_poles, noise=numbers)
-    silent = int(few_steps and network.objective in KNOW_STEP)
-    outputs = network.heads * channels
-    return unet_of(network, channels + features, outputs, scalars=2 + silent, silent=silent, includes_poles=sizes.includes_poles)
+        return unet_of(settings, features + fields, channels, includes_poles=sizes.includes_poles, noise=numbers)
+    silent = int(few_steps and settings.objective in KNOW_STEP)
+    outputs = settings.heads * channels
+    return unet_of(settings, channels + features, outputs, scalars=2 + silent, silent=silent, includes_poles=sizes.includes_poles)

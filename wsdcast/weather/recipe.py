@@ -272,15 +272,15 @@ class Recipe(Experiment):
     @property
     def few_numbers(self) -> tuple[int, ...]:
         """The numbers of evaluations that a network of few evaluations makes; all others are those of the flow."""
-        objective = self.generator.objective
         halved = tuple(2**halvings for halvings in range(HALVINGS + 1))
-        return {"flow": (), "crps": (1,), "distil": (self.few_steps.nfe,)}.get(objective, halved)
+        return {"flow": (), "crps": (1,), "distil": (self.few_steps.nfe,)}.get(self.generator.objective, halved)
 
     @property
     def networks(self) -> tuple[str, ...]:
         """The artefacts of the trained networks, in the order in which they are trained."""
-        before = (MOMENTS,) * self.generator.reads_frozen_moments
-        return (*before, GENERATOR, *(FEW_STEPS,) * (self.generator.objective in FROM_FLOW), *(FINE_TUNED,) * bool(self.fine_tune.steps))
+        before = [MOMENTS] if self.generator.reads_frozen_moments else []
+        after = [FEW_STEPS] if self.generator.objective in FROM_FLOW else []
+        return (*before, GENERATOR, *after, *([FINE_TUNED] if self.fine_tune.steps else []))
 
     def upstream(self, artefact: str) -> tuple[str, ...]:
         """The artefacts that ``artefact`` is made from."""

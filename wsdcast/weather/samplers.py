@@ -10,7 +10,7 @@ from wsdcast.runs.names import TORCHDIFFEQ, PathName
 from wsdcast.sampling.acceleration import accelerated
 from wsdcast.sampling.samplers import Sampler, direct_sampler, generator_sampler, moments_sampler
 from wsdcast.warmstart.evaluations import grid, require_possible, solver, steps_for
-from wsdcast.warmstart.prior import warm_start
+from wsdcast.warmstart.prior import frozen_prior
 from wsdcast.warmstart.times import uniform
 from wsdcast.weather.objective_sections import KNOW_STEP, ObjectiveName
 from wsdcast.weather.recipe import Recipe, Rollout
@@ -55,7 +55,7 @@ def require_rollout(recipe: Recipe) -> None:
 
 def few_numbers_of(recipe: Recipe) -> tuple[int, ...]:
     """The numbers of evaluations that networks of few evaluations make, a fine-tuned one included."""
-    return (*recipe.few_numbers, *(recipe.fine_tune.nfe,) * bool(recipe.fine_tune.steps))
+    return (*recipe.few_numbers, recipe.fine_tune.nfe) if recipe.fine_tune.steps else recipe.few_numbers
 
 
 def _require_possible(settings: Rollout, few: Collection[int], objective: ObjectiveName, path: PathName) -> None:
@@ -109,5 +109,5 @@ def few_in_words(networks: Trained, nfe: int) -> str:
 
 def moments_sampler_of(networks: Trained, *, deterministic: bool = False) -> Sampler:
     """The sampler of the moments model alone, a baseline without spatial structure. On a GPU it is accelerated."""
-    sampler = moments_sampler(warm_start(networks.moments))
+    sampler = moments_sampler(frozen_prior(networks.moments))
     return accelerated(sampler, [networks.moments], recorded=networks.ours, deterministic=deterministic)

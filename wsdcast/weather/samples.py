@@ -112,6 +112,17 @@ def samples_of(record: Analysis, forcings: ForcingFields, *parts: Part) -> list[
     per_channel = (packing.scale, record.mean - packing.offset, record.std)
     scale, mean, std = (torch.from_numpy(field).to(device)[:, None, None] for field in per_channel)
     elapsed = elapsed_fractions(record.times).to(device)
-    fixed = packed, scale, mean, std
-    count = len(record.variables), record.past_states
-    return [Samples(*fixed, torch.from_numpy(record.now(part)), elapsed, forcings, *count) for part in parts]
+    return [
+        Samples(
+            packed=packed,
+            scale=scale,
+            mean=mean,
+            std=std,
+            now=torch.from_numpy(record.now(part)),
+            elapsed=elapsed,
+            forcings=forcings,
+            variables=len(record.variables),
+            past_states=record.past_states,
+        )
+        for part in parts
+    ]

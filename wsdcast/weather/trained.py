@@ -15,7 +15,7 @@ from wsdcast.runs import devices
 from wsdcast.runs.artefact import require
 from wsdcast.runs.names import FEW_STEPS, FINE_TUNED, GENERATOR, MOMENTS
 from wsdcast.warmstart.paths import STRAIGHT, Path
-from wsdcast.warmstart.prior import PRIOR_MAKERS, Moments, PriorOf, warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, Moments, PriorOf, frozen_prior
 from wsdcast.weather.forcings import ForcingFields, forcings_of
 from wsdcast.weather.harmonic_transform import weather_path
 from wsdcast.weather.networks import generator_model, moments_model, sizes_of
@@ -100,7 +100,7 @@ def assembled(
     else:
         load(generator, GENERATOR)
         moments = fixed_or_given(recipe, record, given)
-    prior_of, path = warm_start(moments, PRIOR_MAKERS[recipe.generator.prior]), weather_path(recipe.generator, record.grid)
+    prior_of, path = frozen_prior(moments, PRIOR_MAKERS[recipe.generator.prior]), weather_path(recipe.generator, record.grid)
     objective, ours = recipe.generator.objective, recipe.generator.prior != "given"
     few = {1: generator} if objective == "crps" else {}  # it makes one evaluation itself
     for name, numbers in ((FEW_STEPS, recipe.few_numbers), (FINE_TUNED, (recipe.fine_tune.nfe,))):

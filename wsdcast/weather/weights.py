@@ -58,12 +58,12 @@ def channel_weights(factors: Mapping[str, float], record: Analysis, by_differenc
     if unknown := [name for name in factors if name not in (*names, *bases)]:
         raise UserError(f"training.weights: {unknown[0]} is not forecast, only {', '.join(names)}")
     weights = np.ones(len(names))
-    if by_difference and record.difference_std is not None:
+    if by_difference:
         squares = (record.difference_std[: len(names)] / record.std[: len(names)]).astype(np.float64) ** 2
         for wind in winds_of(names):
             pair = [names.index(wind.u), names.index(wind.v)]
             squares[pair] = squares[pair].mean()
-        known = np.isfinite(squares) & (squares > 0)  # a record of single states has no differences
+        known = np.isfinite(squares) & (squares > 0)  # an older store does not have them, and a record of single states has none
         weights[known] = 1 / squares[known]
     for base in set(bases):
         on_levels = [number for number, (each, level) in enumerate(zip(bases, levels, strict=True)) if each == base and level]

@@ -34,12 +34,12 @@ class Analysis:
         times: (time,), increasing, 6 h apart except at gaps.
         grid: grid of the states.
         mean, std: mean and standard deviation of each channel over the training split, (channel,), area-weighted.
+        difference_std: root mean square difference of states 6 h apart in the training split, (channel,), area-weighted; NaN if not known.
         validation_from, test_from: first times of the validation and of the test split. Everything before is for training.
         static: the static fields that the source had, (latitude, longitude), in the units of
             :data:`wsdcast.data.variables.STATIC_FIELDS`.
         variables: names of the channels that are forecast, in order.
         forcing_variables: names of the further channels, which are read and not forecast. They come after the others.
-        difference_std: root mean square difference of states 6 h apart in the training split, (channel,), area-weighted; None if not known.
         statistics_are_stale: whether the store was appended to later, so that dividing it anew would give other splits and statistics.
         past_states: number of states before the state now, 6 h apart, that a forecast from this record needs.
     """
@@ -49,13 +49,13 @@ class Analysis:
     grid: Grid
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
+    difference_std: NDArray[np.float32]
     validation_from: np.datetime64
     test_from: np.datetime64
     static: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     variables: tuple[str, ...] = DEFAULT
     forcing_variables: tuple[str, ...] = ()
     statistics_are_stale: bool = False
-    difference_std: NDArray[np.float32] | None = None
     past_states: int = 1
 
     def normalise(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -119,13 +119,13 @@ def open_analysis(path: Path, whole: bool = True, copies: int = 1, past_states: 
                 grid=Grid(dataset["latitude"].values, dataset["longitude"].values),
                 mean=np.array([normalisation[name]["mean"] for name in channels.all], dtype=np.float32),
                 std=np.array([normalisation[name]["std"] for name in channels.all], dtype=np.float32),
+                difference_std=np.array([normalisation[name].get("difference_std", np.nan) for name in channels.all], dtype=np.float32),
                 validation_from=np.datetime64(dataset.attrs["validation_from"], "ns"),
                 test_from=np.datetime64(dataset.attrs["test_from"], "ns"),
                 static={name: dataset[name].values for name in STATIC_FIELDS if name in dataset},
                 variables=channels.state,
                 forcing_variables=channels.forcings,
                 statistics_are_stale=stale,
-                difference_std=np.array([normalisation[name].get("difference_std", np.nan) for name in channels.all], dtype=np.float32),
                 past_states=past_states,
             )
     except (UserError, OSError, MemoryError):

@@ -38,13 +38,13 @@ def prepare(
     data, summary = resolved.data, Summary("inpaint prepare")
     # The pictures in a run directory would be images of its own source.
     require_no_input([directory / IMAGES], [data.source, *filter(None, [data.test])], "", "another --run")
-    identity = digest_of([_state(Path(source)) for source in (data.source, data.test) if source is not None])
-    if is_current(resolved, directory, IMAGES, overwrite, identity):
+    fingerprint = digest_of([_state(Path(source)) for source in (data.source, data.test) if source is not None])
+    if is_current(resolved, directory, IMAGES, overwrite, fingerprint):
         summary.facts["current"] = str(directory / IMAGES)
         return summary
     with alone(directory), complete(directory / IMAGES) as partial:
         summary.facts |= prepare_images(partial, data)
-        (partial / "stamp.json").write_text(json.dumps(make_stamp(resolved, directory, IMAGES, identity), indent=2))
+        (partial / "stamp.json").write_text(json.dumps(make_stamp(resolved, directory, IMAGES, fingerprint), indent=2))
     summary.written[str(directory / IMAGES)] = "images.npy, uint8, to be mapped into memory"
     return summary
 

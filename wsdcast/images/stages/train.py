@@ -24,13 +24,13 @@ from wsdcast.runs.names import GENERATOR, IMAGES, MOMENTS, ImagePriorName
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.unfinished import require_same_recipe
 from wsdcast.training.batches import FlowBatch, Pairs, flow_batches_of
-from wsdcast.training.fitting import Plan, fit_and_write
-from wsdcast.training.loop import Batch
+from wsdcast.training.fitting import fit_and_write
+from wsdcast.training.loop import Batch, Plan
 from wsdcast.training.state import Training
 from wsdcast.training.validation import flow_scores, moments_scores
 from wsdcast.warmstart.flow import LOSS_WEIGHTS, training_loss
 from wsdcast.warmstart.moments import negative_log_likelihood
-from wsdcast.warmstart.prior import PRIOR_MAKERS, warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, frozen_prior
 
 EVENLY = torch.ones(1, 1)
 """Weights of the validation scores: all pixels count the same."""
@@ -78,9 +78,9 @@ def train(
         network = load_network(moments_model(resolved.moments, images.shape[0]), directory / MOMENTS)
         if resolved.generator.compile:
             compiled(network)  # it predicts the moments of every batch of the generator
-        prior_of = warm_start(network, PRIOR_MAKERS[resolved.generator.prior])
+        prior_of = frozen_prior(network, PRIOR_MAKERS[resolved.generator.prior])
     else:
-        prior_of = warm_start(fixed_moments_of(resolved, images))
+        prior_of = frozen_prior(fixed_moments_of(resolved, images))
     if current:
         summary.facts["current"] = str(directory / GENERATOR)
         return summary

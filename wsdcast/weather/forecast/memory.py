@@ -42,7 +42,7 @@ def require_memory_of_rollout(
     """
     if devices.device().type != "cpu":
         return
-    together = max(group.size for group in groups(starts, settings.members, batch, devices.device())) * settings.members
+    together = max(group.size for group in groups(np.arange(starts.size), settings.members, batch, devices.device())) * settings.members
     waiting = 2 * LEADS_PER_CHUNK * kept  # states that wait for writing
     of_member = fields_of_member(record, networks.forcings, noise_count_of(networks, settings))
     fields = together * (of_member + waiting) * 4 * record.grid.size

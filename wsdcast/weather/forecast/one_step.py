@@ -11,7 +11,7 @@ from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.variables import variable
 from wsdcast.runs import devices
 from wsdcast.sampling.threads import side_by_side
-from wsdcast.warmstart.prior import warm_start
+from wsdcast.warmstart.prior import frozen_prior
 from wsdcast.weather.trained import Trained
 
 
@@ -27,7 +27,7 @@ def one_step(networks: Trained, record: Analysis, starts: NDArray[np.intp], vari
     Returns:
         For each variable ``<name>_mean`` and ``<name>_std``, (time, latitude, longitude), in its units.
     """
-    count, prior_of = len(record.variables), warm_start(networks.moments)
+    count, prior_of = len(record.variables), frozen_prior(networks.moments)
     offset, scale = record.mean[:count, None, None], record.std[:count, None, None]
 
     def fields_of(start: np.intp) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -41,7 +41,7 @@ class Origin:
         record: has the states at the initial times, and the past states that the networks read.
         networks: the trained networks.
         trained_from: the first time that the networks were trained on.
-        source: identifies model and initial states, for the stamp; empty if the run directory's own artefacts do.
+        fingerprint: a digest of the model file and the initial states, for the stamp; empty for a run directory.
         card: the model card of a model file; empty for a run directory.
         facts: for the summary.
     """
@@ -51,9 +51,14 @@ class Origin:
     record: Analysis
     networks: Trained
     trained_from: np.datetime64
-    source: str = ""
+    fingerprint: str = ""
     card: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_model_file(self) -> bool:
+        """Whether the networks are of a model file, not of the run directory."""
+        return bool(self.fingerprint)
 
     @cached_property
     def starts(self) -> NDArray[np.intp]:

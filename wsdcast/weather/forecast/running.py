@@ -83,7 +83,7 @@ def ensembles(
         yield _finished(*pending).reshape(starts.size, members, *shape)
 
 
-def groups(starts: NDArray[np.intp], members: int, batch: int, device: torch.device, *, alone: bool = False) -> list[NDArray[np.intp]]:
+def groups(rows: NDArray[np.intp], members: int, batch: int, device: torch.device, *, alone: bool = False) -> list[NDArray[np.intp]]:
     """Divide initial times into groups whose members are run together.
 
     On a CPU the last batch of a group is filled up with repetitions. The group has the smallest number of initial times whose members fill
@@ -92,7 +92,7 @@ def groups(starts: NDArray[np.intp], members: int, batch: int, device: torch.dev
     groups differ by at most one initial time.
 
     Args:
-        starts: initial times.
+        rows: positions of the initial times among those of the forecast, (start,).
         members: members of each ensemble.
         batch: the most members per evaluation (:func:`wsdcast.sampling.batches.batch_size`).
         device: the device that evaluates.
@@ -100,13 +100,13 @@ def groups(starts: NDArray[np.intp], members: int, batch: int, device: torch.dev
     """
     if device.type != "cpu":
         together = 1 if alone else max(1, batch // members)
-        return np.array_split(starts, -(-starts.size // together)) if starts.size else []
+        return np.array_split(rows, -(-rows.size // together)) if rows.size else []
     slots = at_once(batch, device)
-    most = int(np.clip(8 * slots // members, 1, max(1, starts.size)))
+    most = int(np.clip(8 * slots // members, 1, max(1, rows.size)))
     shares = [count * members / (-(-count * members // slots) * slots) for count in range(1, most + 1)]
     full = [count for count, share in enumerate(shares, start=1) if share >= FULL_ENOUGH]
     size = full[0] if full else int(np.argmax(shares)) + 1
-    return [starts[first : first + size] for first in range(0, starts.size, size)]
+    return [rows[first : first + size] for first in range(0, rows.size, size)]
 
 
 def _to_host(state: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:

@@ -100,8 +100,8 @@ def prepare(
     if recompute and not append:
         raise UserError("--recompute needs --append")
     finished = _finished(resolved, path) if append else None
-    files = "" if data.source == "planet" else fingerprint(data.source)
-    if finished is None and is_current(resolved, directory, ANALYSIS, overwrite, files):
+    source_fingerprint = "" if data.source == "planet" else fingerprint(data.source)
+    if finished is None and is_current(resolved, directory, ANALYSIS, overwrite, source_fingerprint):
         if not partial_of(path).exists():
             release(partial_of(path))  # an earlier run was killed between the last two steps below
         return Summary("prepare", facts={"current": str(path)})
@@ -121,7 +121,7 @@ def prepare(
                     return Summary("prepare", facts={"current": f"{path}, nothing newer in {data.source}"})
             require_memory_to_build(target, origin.times.size, data.channels)
             times = origin.times if finished is None else np.concatenate([finished.times, origin.times])
-            attributes = _attributes(resolved, directory, files, times, finished, recompute)
+            attributes = _attributes(resolved, directory, source_fingerprint, times, finished, recompute)
             size = 2 * len(data.channels.all) * origin.times.size * target.size
             require_space(directory, size - size_of(partial_of(path)))
             packing = packing_for(origin, target, data.method, finished.path if finished is not None else None)
@@ -199,14 +199,16 @@ def _newer(origin: SourceRecord | Simulation, finished: Finished, notes: list[st
     return newer
 
 
-def _attributes(recipe: Recipe, directory: Path, files: str, times: Times, finished: Finished | None, recompute: bool) -> dict[str, Any]:
+def _attributes(
+    recipe: Recipe, directory: Path, source_fingerprint: str, times: Times, finished: Finished | None, recompute: bool
+) -> dict[str, Any]:
     """Attributes of the store: stamp, source, begins of the splits, and whether the statistics are out of date.
 
     When appending without ``recompute``, the splits and the normalisation are those of the finished store.
     """
     data = recipe.data
     validation_from, test_from = (str(moment.astype("datetime64[s]")) for moment in split(times, data.validation_from, data.test_from))
-    stamp = make_stamp(recipe, directory, ANALYSIS, files)
+    stamp = make_stamp(recipe, directory, ANALYSIS, source_fingerprint)
     attributes = {
         "title": "10 m wind prepared by wsdcast" if data.channels.all == DEFAULT else "analyses prepared by wsdcast",
         "source": data.source,
@@ -220,7 +222,7 @@ def _attributes(recipe: Recipe, directory: Path, files: str, times: Times, finis
         attribution = list(dict.fromkeys([*before.get("attribution", "").split("; "), *attribution]))
         stamp = json.loads(before["wsdcast"])
         if stamp["recipe"]["data"]["source"] == data.source:
-            stamp["inputs"], attributes["source"] = files, before["source"]
+            stamp["inputs"], attributes["source"] = source_fingerprint, before["source"]
         else:
             attributes["source"] = f"{before['source']}, then {data.source}"
         parts = {key: before[key] for key in ("validation_from", "test_from")}

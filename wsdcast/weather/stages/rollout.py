@@ -137,10 +137,10 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
     batch = batch_size(record.grid.size, devices.device())
 
     # The initial states of one forecast of a model file are no truth for another.
-    has_truth = not origin.source and bool(
+    has_truth = not origin.is_model_file and bool(
         np.isin(initial_times[:, None] + np.array(settings.kept_leads) * np.timedelta64(1, "h"), record.times).any()
     )
-    without = "no later states are read with a model file" if origin.source else "the record has no truth after the initial times"
+    without = "no later states are read with a model file" if origin.is_model_file else "the record has no truth after the initial times"
     if settings.keep == "scores" and not has_truth:
         raise UserError(f"--score: {without}, so nothing can be scored")
     summary = Summary("rollout", facts=_facts(origin))
@@ -200,7 +200,7 @@ def _write(origin: Origin, artefact: str, sampler: Sampler, batch: int, summary:
     """
     directory, record, settings = origin.directory, origin.record, origin.recipe.rollout
     starts, variables = origin.starts, origin.kept_variables
-    path, stamp = directory / artefact, make_stamp(origin.recipe, directory, artefact, origin.source)
+    path, stamp = directory / artefact, make_stamp(origin.recipe, directory, artefact, origin.fingerprint)
     begin = time.perf_counter()
     layout: dict[str, Any] = {"path": partial_of(path), "times": origin.initial_times, "leads": settings.kept_leads, "grid": record.grid}
     layout |= {"members": settings.members, "reduced": settings.keep == "statistics", "variables": variables}
@@ -223,7 +223,7 @@ def _write(origin: Origin, artefact: str, sampler: Sampler, batch: int, summary:
             if artefact == MOMENTS_FORECAST:
                 with deterministic_algorithms() if deterministic else nullcontext():
                     add_variables(store.path, one_step(origin.networks, record, starts, variables))
-            if origin.source:
+            if origin.is_model_file:
                 (directory / MODEL_CARD).write_text(origin.card, encoding="utf-8")
                 with complete_netcdf(directory / INITIAL_STATES) as states:
                     write_states(states, record, {name.replace(" ", "_"): text for name, text in origin.facts.items()})
@@ -254,7 +254,7 @@ def _is_current(origin: Origin, artefact: str, *, deterministic: bool, overwrite
         UserError: if it is there and is not, and ``overwrite`` is False.
     """
     path = origin.directory / artefact
-    if not is_current(origin.recipe, origin.directory, artefact, overwrite, origin.source):
+    if not is_current(origin.recipe, origin.directory, artefact, overwrite, origin.fingerprint):
         return False
     with open_store(path) as store:
         same = np.array_equal(store["time"].values, origin.initial_times)

@@ -33,9 +33,9 @@ from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.solver_choice import without_auto
 from wsdcast.weather.stages.score_output import (
     read_scores,
+    set_headline,
     summary_of,
     variable_shown,
-    with_headline,
     write_scores,
     write_table_and_report,
 )
@@ -87,17 +87,17 @@ def score(
     with TemporaryDirectory(prefix="wsdcast-") as scratch:
         named = tuple((name, str(path)) for name, path in forecasts.items() if name not in streamed)
         sources = Sources(named, str(analysis), past_until, scratch, variables=variables)
-        grid = opened(sources)[1].grid
+        truth = opened(sources).truth
         require_memory_to_score(sources, times, leads, len(streamed), resolved.rollout.members, workers)
+        before = None if scores is None else headline_of(scores)
         if scores is None:
             scores = scores_of(statistics_by_start(sources, times, leads, streamed, scheduler, workers))
-            if (gaussian := gaussian_scores(forecasts.get(MOMENTS_ALONE), opened(sources)[1], scores)) is not None:
+            if (gaussian := gaussian_scores(forecasts.get(MOMENTS_ALONE), truth, scores)) is not None:
                 scores["crps_gaussian"] = gaussian
             stamp = json.dumps(make_stamp(resolved, directory, SCORES))
-            scores.attrs |= {"grid": grid.name, "members": resolved.rollout.members, "record": extent, "wsdcast": stamp}
-            with_headline(scores, resolved.score.headline)
-            write_scores(directory, scores)
-        elif headline_of(scores) != with_headline(scores, resolved.score.headline):
+            scores.attrs |= {"grid": truth.grid.name, "members": resolved.rollout.members, "record": extent, "wsdcast": stamp}
+        set_headline(scores, resolved.score.headline)
+        if headline_of(scores) != before:
             write_scores(directory, scores)
         nfe = resolved.rollout.nfe
         facts = {

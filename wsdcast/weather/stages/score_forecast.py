@@ -67,7 +67,7 @@ def score_forecast(
             raise UserError(f"{directory / SCORES} is of {other}; choose another --run, or replace it with --overwrite")
     with TemporaryDirectory(prefix="wsdcast-") as scratch:
         sources, inside, refused = _chosen(name, forecast, truth, scratch, workers)
-        fields, true = opened(sources)[0][name], opened(sources)[1]
+        fields, true = opened(sources).forecasts[name], opened(sources).truth
         scores = scores_of(statistics_by_start(sources, fields.times, fields.leads, {}, scheduler, workers))
         scores.attrs |= {"grid": fields.grid.name, "members": fields.members, "forecast": forecast, "truth": truth}
         if (finer := true.regridded_from) is not None:
@@ -102,13 +102,13 @@ def _chosen(name: str, forecast: str, truth: str, scratch: str, workers: int | N
         # One component of a wind without the other is a mistake. What is wrong is named when the sources are opened.
         variables = DEFAULT
     sources = Sources(((name, forecast),), files, np.datetime64("1678-01-01"), scratch, variables=variables)
-    if odd := in_other_units(opened(sources)[0][name]):
+    if odd := in_other_units(opened(sources).forecasts[name]):
         refused |= odd
         variables = tuple(channel for channel in variables if channel not in odd)
         if not variables:
             raise UserError(f"{forecast}: {'; '.join(odd.values())}")
         sources = replace(sources, variables=variables)
-    fields, true = opened(sources)[0][name], opened(sources)[1]
+    fields, true = opened(sources).forecasts[name], opened(sources).truth
     require_memory_to_score(sources, fields.times, fields.leads, 0, fields.members, workers)
     domains = domains_of(fields, true)
     inside, scored = scored_domain(domains, variables, fields.grid)

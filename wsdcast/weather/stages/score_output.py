@@ -37,7 +37,7 @@ def write_table_and_report(
         "intervals": _blocks_of(scores),
     }
     facts |= _scored_and_left_out(scores)
-    fields, grid = fields_of(sources), opened(sources)[1].grid
+    fields, grid = fields_of(sources), opened(sources).truth.grid
     with complete(directory / REPORT) as partial:
         title = f"Ensemble forecast{' of 10 m wind' if variables_of(scores) == list(DEFAULT) else ''}: {name}"
         write_report(partial, scores, grid, fields, title, facts, recipe, on_earth=on_earth, inside=sources.inside(grid))
@@ -56,8 +56,8 @@ def read_scores(path: Path) -> xr.Dataset:
         raise UserError(f"{path}: cannot be read as scores ({first_line(error)})") from None
 
 
-def with_headline(scores: xr.Dataset, headline: str | None) -> str:
-    """Store the headline of a recipe in the attributes of scores, and return the variable that is now the headline.
+def set_headline(scores: xr.Dataset, headline: str | None) -> None:
+    """Store the headline of a recipe in the attributes of scores. None, the default, is not stored.
 
     Raises:
         UserError: if that variable was not scored.
@@ -68,7 +68,6 @@ def with_headline(scores: xr.Dataset, headline: str | None) -> str:
         if headline not in names:
             raise UserError(f"score.headline: {headline} was not scored, only {', '.join(names)}")
         scores.attrs["headline"] = headline
-    return headline_of(scores)
 
 
 def write_scores(directory: Path, scores: xr.Dataset) -> None:

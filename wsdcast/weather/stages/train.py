@@ -21,9 +21,9 @@ from wsdcast.runs.recipes import Optimisation
 from wsdcast.runs.resources import require_memory, require_space, size_of
 from wsdcast.runs.unfinished import require_same_recipe
 from wsdcast.training.loop import require_samples
-from wsdcast.training.predictions import checked, errors_in_words, read_predictions
+from wsdcast.training.predictions import errors_in_words, overall_errors, read_predictions
 from wsdcast.warmstart.crps import MEMBERS, NOISE_NUMBERS
-from wsdcast.warmstart.prior import PRIOR_MAKERS, Moments, warm_start
+from wsdcast.warmstart.prior import PRIOR_MAKERS, Moments, frozen_prior
 from wsdcast.weather.climate import change_std
 from wsdcast.weather.forcings import area_weights, forcings_of
 from wsdcast.weather.networks import generator_model, moments_model, sizes_of
@@ -35,8 +35,8 @@ from wsdcast.weather.samples import Samples, samples_of
 from wsdcast.weather.training.few_steps import train_few_steps
 from wsdcast.weather.training.fine_tuning import fine_tune, samples_of_rollouts
 from wsdcast.weather.training.generator import train_generator
+from wsdcast.weather.training.job import Priors, TrainingJob
 from wsdcast.weather.training.moments import bytes_of_predictions, predict_moments, train_moments, untrained_moments
-from wsdcast.weather.training.stage import Priors, Stage
 
 
 @devices.own_torch_settings()
@@ -84,42 +84,42 @@ def train(
     _require_noise(resolved, samples)
     _require_steps(resolved, len(samples))
     processes.decided(lambda: _require_memory(resolved, record, samples))
-    stage = Stage(resolved, directory, record, samples, validation_samples, moments, overwrite, summary)
+    job = TrainingJob(resolved, directory, record, samples, validation_samples, moments, overwrite, summary)
 
     # All of the user's mistakes are found before the first training.
     processes.decided(lambda: require_same_recipe(resolved, directory, resolved.networks, overwrite))
-    processes.decided(lambda: _require_space(stage))
+    processes.decided(lambda: _require_space(job))
     processes.decided(lambda: _remove_others(resolved, directory, overwrite))
     if FINE_TUNED in resolved.networks:
-        samples_of_rollouts(stage)
+        samples_of_rollouts(job)
     if FINE_TUNED in resolved.networks or resolved.generator.objective == "crps":
         change_std(record)
 
-    priors = _trained_priors(stage)
-    train_generator(stage, priors)
+    priors = _trained_priors(job)
+    train_generator(job, priors)
     if FEW_STEPS in resolved.networks:
-        train_few_steps(stage, priors)
+        train_few_steps(job, priors)
     if FINE_TUNED in resolved.networks:
-        fine_tune(stage)
+        fine_tune(job)
     return summary
 
 
-def _trained_priors(stage: Stage) -> Priors | None:
+def _trained_priors(job: TrainingJob) -> Priors | None:
     """Train the moments network and predict with it, if the generator reads frozen moments. Return None if both are trained together."""
-    recipe, record, directory, make_prior = stage.recipe, stage.record, stage.directory, PRIOR_MAKERS[stage.recipe.generator.prior]
+    recipe, record, directory, make_prior = job.recipe, job.record, job.directory, PRIOR_MAKERS[job.recipe.generator.prior]
     if recipe.generator.reads_frozen_moments:
-        train_moments(stage)
-        moments = load_network(untrained_moments(stage), directory / MOMENTS)
+        train_moments(job)
+        moments = load_network(untrained_moments(job), directory / MOMENTS)
         # The summary shows both splits: a moments model that overfits is overconfident on validation samples.
-        for split, label in ((stage.samples, "training"), (stage.validation_samples, "validation")):
+        for split, label in ((job.samples, "training"), (job.validation_samples, "validation")):
             if len(split):
-                stage.summary.facts[f"moments, {label} split"] = errors_in_words(*checked(moments, split, area_weights(record)))
-        predict_moments(stage)
+                job.summary.facts[f"moments, {label} split"] = errors_in_words(*overall_errors(moments, split, area_weights(record)))
+        predict_moments(job)
         predicted_moments = read_predictions(directory / PREDICTIONS, devices.device())
-        return Priors(lambda indices, _: make_prior(*predicted_moments(indices)), warm_start(moments, make_prior))
+        return Priors(lambda indices, _: make_prior(*predicted_moments(indices)), frozen_prior(moments, make_prior))
     if recipe.generator.needs_moments_network:
         return None
-    fixed = warm_start(fixed_or_given(recipe, record, stage.given), make_prior)
+    fixed = frozen_prior(fixed_or_given(recipe, record, job.given), make_prior)
     return Priors(lambda _, context: fixed(context), fixed)
 
 
@@ -160,11 +160,11 @@ def _remove_others(recipe: Recipe, directory: Path, overwrite: bool) -> None:
                 stamp.write_text(json.dumps(json.loads(stamp.read_text()) | {"recipe": recipe.dump()}, indent=2))
 
 
-def _require_space(stage: Stage) -> None:
+def _require_space(job: TrainingJob) -> None:
     """Raise a UserError unless the disk has room for the predicted moments, or they are there already, finished or not."""
-    path = stage.directory / PREDICTIONS
-    if stage.recipe.generator.reads_frozen_moments and not path.exists():
-        require_space(stage.directory, bytes_of_predictions(stage.samples) - size_of(partial_of(path)))
+    path = job.directory / PREDICTIONS
+    if job.recipe.generator.reads_frozen_moments and not path.exists():
+        require_space(job.directory, bytes_of_predictions(job.samples) - size_of(partial_of(path)))
 
 
 def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:

@@ -22,19 +22,19 @@ from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.networks import generator_model
 from wsdcast.weather.samplers import few_sampler
 from wsdcast.weather.trained import Trained, trained
-from wsdcast.weather.training.stage import Priors, Stage, random_of, seed_torch
+from wsdcast.weather.training.job import Priors, TrainingJob, random_of, seed_torch
 from wsdcast.weather.weights import generator_weights
 
 
-def train_few_steps(stage: Stage, priors: Priors | None) -> None:
+def train_few_steps(job: TrainingJob, priors: Priors | None) -> None:
     """Train the network of few evaluations from the flow, and write ``RUN/few-steps``, unless it is current.
 
     Without ``priors`` the moments network was trained with the generator, and predicts the moments of each batch.
     """
-    recipe, settings, objective = stage.recipe, stage.recipe.few_steps, stage.recipe.generator.objective
-    if stage.is_current(FEW_STEPS):
+    recipe, settings, objective = job.recipe, job.recipe.few_steps, job.recipe.generator.objective
+    if job.is_current(FEW_STEPS):
         return
-    flow = trained(recipe, stage.directory, stage.record, stage.given, after=())
+    flow = trained(recipe, job.directory, job.record, job.given, after=())
     # Frozen networks are evaluated in each step too: four evaluations of the teacher take longer than the training of the student.
     for frozen, is_used in ((flow.generator, objective == "distil"), (flow.moments, priors is None)):
         if settings.compile and is_used and isinstance(frozen, nn.Module):
@@ -45,21 +45,21 @@ def train_few_steps(stage: Stage, priors: Priors | None) -> None:
         # Every noise gives the student another sample, so it does not overfit as a flow does. Dropout would only add to its error: on GFS
         # wind the loss is 0.0056 with the flow's dropout of 0.1, and 0.0033 without.
         of_network = of_network.model_copy(update={"dropout": 0.0})
-    network, random = generator_model(of_network, stage.sizes, few_steps=True), random_of(recipe, FEW_STEPS)
+    network, random = generator_model(of_network, job.sizes, few_steps=True), random_of(recipe, FEW_STEPS)
     if settings.begin == "flow":
         network.load_state_dict(network.state_dict() | flow.generator.state_dict())
     # torch's derivative of GroupNorm in forward mode does not take channels last.
     training = Training.of(to_device(network, settings.channels_last and objective != "mean-flow"), random)
     prior_of = priors.of_samples if priors else lambda _, context: flow.prior_of(context)
-    flow_batches = flow_batches_of(pairs_of(stage.samples), stage.samples.shape, random, prior_of, recipe.generator.times)
+    flow_batches = flow_batches_of(pairs_of(job.samples), job.samples.shape, random, prior_of, recipe.generator.times)
 
     def scores(network: UNet) -> dict[str, float]:
         sampler = few_sampler(flow, network, recipe.few_numbers[0])
-        return ensemble_scores(sampler, stage.validation_samples, area_weights(stage.record))
+        return ensemble_scores(sampler, job.validation_samples, area_weights(job.record))
 
     if objective == "distil":
-        loss_of = _distillation(stage, flow)
-        stage.fit_and_write(FEW_STEPS, training, stage.plan(flow_batches, loss_of, len(stage.samples), settings, scores))
+        loss_of = _distillation(job, flow)
+        job.train_and_report(FEW_STEPS, training, job.plan(flow_batches, loss_of, len(job.samples), settings, scores))
         return
 
     draw_steps = draw_halved_steps if objective == "shortcut" else draw_any_steps
@@ -75,19 +75,21 @@ def train_few_steps(stage: Stage, priors: Priors | None) -> None:
             return shortcut_loss(network, training.averaged, prior, context, target, draws, steps, flow_samples)
         return mean_flow_loss(network, prior, context, target, draws, steps, flow_samples)
 
-    stage.fit_and_write(FEW_STEPS, training, stage.plan(batch_of, loss_of_steps, len(stage.samples), settings, scores))
+    job.train_and_report(FEW_STEPS, training, job.plan(batch_of, loss_of_steps, len(job.samples), settings, scores))
 
 
-def _distillation(stage: Stage, flow: Trained) -> Callable[[UNet, FlowBatch], Tensor]:
+def _distillation(job: TrainingJob, flow: Trained) -> Callable[[UNet, FlowBatch], Tensor]:
     """The loss of distillation with the settings of the recipe."""
-    settings = stage.recipe.few_steps
-    weights, teacher_times = area_weights(stage.record).to(devices.device()), uniform(steps_for("midpoint", settings.teacher_nfe))
-    if (of_channels := generator_weights(stage.recipe, stage.record)) is not None:
+    settings = job.recipe.few_steps
+    weights, teacher_times = area_weights(job.record).to(devices.device()), uniform(steps_for("midpoint", settings.teacher_nfe))
+    if (of_channels := generator_weights(job.recipe, job.record)) is not None:
         weights = weights * of_channels
 
     def loss_of(network: UNet, batch: FlowBatch) -> Tensor:
-        assert batch.prior is not None
-        inputs = batch.prior, batch.context, batch.draws.noise
-        return distillation_loss(network, flow.generator, *inputs, settings.nfe, teacher_times, midpoint, weights, flow.path)
+        context, _, draws, prior = batch
+        assert prior is not None
+        return distillation_loss(
+            network, flow.generator, prior, context, draws.noise, settings.nfe, teacher_times, midpoint, weights, flow.path
+        )
 
     return loss_of

@@ -19,31 +19,31 @@ from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.samplers import few_sampler
 from wsdcast.weather.samples import Samples
 from wsdcast.weather.trained import trained
+from wsdcast.weather.training.job import TrainingJob, random_of
 from wsdcast.weather.training.rollouts import RolloutBatch, rollout_batches_of, rollout_loss
-from wsdcast.weather.training.stage import Stage, random_of
 from wsdcast.weather.weights import loss_of_ensembles
 
 
-def samples_of_rollouts(stage: Stage) -> Samples:
+def samples_of_rollouts(job: TrainingJob) -> Samples:
     """The training samples from which the longest rollout of the recipe can begin.
 
     Raises:
         UserError: if there are none.
     """
-    longest = max(stage.recipe.fine_tune.rollout)
-    samples = stage.samples.longer(longest)
+    longest = max(job.recipe.fine_tune.rollout)
+    samples = job.samples.longer(longest)
     if not len(samples):
         raise UserError(f"fine_tune.rollout: the training split has no {longest} steps of 6 h without a gap")
     return samples
 
 
-def fine_tune(stage: Stage) -> None:
+def fine_tune(job: TrainingJob) -> None:
     """Train the last network on the CRPS of short rollouts, and write ``RUN/fine-tuned``, unless it is current."""
-    recipe, settings = stage.recipe, stage.recipe.fine_tune
-    if stage.is_current(FINE_TUNED):
+    recipe, settings = job.recipe, job.recipe.fine_tune
+    if job.is_current(FINE_TUNED):
         return
-    samples = samples_of_rollouts(stage)
-    networks = trained(recipe, stage.directory, stage.record, stage.given, after=[FEW_STEPS])
+    samples = samples_of_rollouts(job)
+    networks = trained(recipe, job.directory, job.record, job.given, after=[FEW_STEPS])
     last = networks.few.get(settings.nfe, networks.generator)
     make_prior, moments = PRIOR_MAKERS[recipe.generator.prior], networks.moments
     # The prior of a later step depends on the states before it, so that gradients go through the moments too. Their network stays frozen.
@@ -56,7 +56,7 @@ def fine_tune(stage: Stage) -> None:
             module.p = 0.0  # each member has its own mask, so members would differ more in training than in a forecast
     training = Training.of(to_device(network, settings.channels_last), random)
     batches = rollout_batches_of(samples, lambda: settings.rollout[training.step * len(settings.rollout) // settings.steps], random)
-    loss = loss_of_ensembles(recipe, stage.record)
+    loss = loss_of_ensembles(recipe, job.record)
 
     def sampler_of(network: UNet) -> Sampler:
         return few_sampler(networks, network, settings.nfe)
@@ -65,6 +65,6 @@ def fine_tune(stage: Stage) -> None:
         return rollout_loss(sampler_of(network), batch, loss, settings.gradients)
 
     def scores(network: UNet) -> dict[str, float]:
-        return ensemble_scores(sampler_of(network), stage.validation_samples, area_weights(stage.record))
+        return ensemble_scores(sampler_of(network), job.validation_samples, area_weights(job.record))
 
-    stage.fit_and_write(FINE_TUNED, training, stage.plan(batches, loss_of, len(samples), settings, scores))
+    job.train_and_report(FINE_TUNED, training, job.plan(batches, loss_of, len(samples), settings, scores))

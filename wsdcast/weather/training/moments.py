@@ -25,18 +25,18 @@ from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.networks import moments_model
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import Samples
-from wsdcast.weather.training.stage import Stage, seed_torch
+from wsdcast.weather.training.job import TrainingJob, seed_torch
 from wsdcast.weather.weights import moments_weights
 
 
-def train_moments(stage: Stage) -> None:
+def train_moments(job: TrainingJob) -> None:
     """Train h_phi, and for each fold a network that does not see the fold's samples, unless current networks are stored.
 
     Raises:
         UserError: if there are more folds than samples, or a fold leaves none to train on.
     """
-    recipe, directory, record, samples = stage.recipe, stage.directory, stage.record, stage.samples
-    if stage.is_current(MOMENTS):
+    recipe, directory, record, samples = job.recipe, job.directory, job.record, job.samples
+    if job.is_current(MOMENTS):
         return
 
     of_channels = moments_weights(recipe, record)
@@ -50,18 +50,18 @@ def train_moments(stage: Stage) -> None:
     samples_by_name = {WEIGHTS: samples, **{name: samples.subset(outside) for name, (outside, _) in folds_by_name.items()}}
     for network_samples in samples_by_name.values():
         require_samples(len(network_samples), f"moments.folds {recipe.moments.folds}: a network would have ")
-    scores = partial(moments_scores, samples=stage.validation_samples, weights=area_weights(record))
+    scores = partial(moments_scores, samples=job.validation_samples, weights=area_weights(record))
     stamp, seconds = make_stamp(recipe, directory, MOMENTS), 0.0
-    with processes.completed_by_first(directory / MOMENTS, stamp, stage.overwrite) as unfinished:
+    with processes.completed_by_first(directory / MOMENTS, stamp, job.overwrite) as unfinished:
         networks: dict[str, MomentsModel] = {}
         for name, network_samples in samples_by_name.items():
             seed_torch(recipe, MOMENTS)
-            network = untrained_moments(stage)
+            network = untrained_moments(job)
             training = Training.of(to_device(network, recipe.moments.channels_last), torch.Generator())
-            plan = stage.plan(pairs_of(network_samples), loss_of, len(network_samples), recipe.moments, scores)
+            plan = job.plan(pairs_of(network_samples), loss_of, len(network_samples), recipe.moments, scores)
             label = MOMENTS if name == WEIGHTS else f"{MOMENTS}, {name}"
             result = fitted(training, plan, recipe.training, unfinished, label.replace(", ", "-"))
-            stage.summary.facts |= result.facts(label)
+            job.summary.facts |= result.facts(label)
             networks[name] = result.network
             seconds += result.history.seconds
         if folds_by_name:
@@ -71,11 +71,11 @@ def train_moments(stage: Stage) -> None:
             # A std that the recipe gives as a number stays as it is.
             is_fixed = isinstance(recipe.moments.std, float)
             outcome = "std is fixed by the recipe" if is_fixed else "std scaled by it"
-            stage.summary.facts["moments, out of fold"] = f"(x - mean) / std has std {ratio.square().mean().sqrt():.2f}; {outcome}"
+            job.summary.facts["moments, out of fold"] = f"(x - mean) / std has std {ratio.square().mean().sqrt():.2f}; {outcome}"
             for network in () if is_fixed else networks.values():
                 network.calibration.copy_(ratio)
         processes.decided(lambda: save_networks(dict(networks), unfinished, stamp | {"seconds": seconds}))
-    stage.summary.written[str(directory / MOMENTS)] = size_in_words(networks[WEIGHTS])
+    job.summary.written[str(directory / MOMENTS)] = size_in_words(networks[WEIGHTS])
 
 
 def bytes_of_predictions(samples: Samples) -> int:
@@ -83,21 +83,21 @@ def bytes_of_predictions(samples: Samples) -> int:
     return 4 * 2 * len(samples) * math.prod(samples.shape)
 
 
-def predict_moments(stage: Stage) -> None:
+def predict_moments(job: TrainingJob) -> None:
     """Predict the moments of the training samples, unless current predictions are stored.
 
     A network's errors are smaller on samples that it has seen, and a generator that is trained on such moments trusts them too much.
     Therefore, with folds, each sample is predicted by the network that has not seen it. Without folds, dropout stays on: the errors are
     then about as large as on new samples, at no cost (docs/results/gfs.md).
     """
-    recipe, directory, samples, summary = stage.recipe, stage.directory, stage.samples, stage.summary
+    recipe, directory, samples, summary = job.recipe, job.directory, job.samples, job.summary
     if processes.decided(lambda: is_current(recipe, directory, PREDICTIONS, True)):  # others are replaced: they can be made again
         return
     seed_torch(recipe, MOMENTS)
     folds_by_name = _folds(recipe, samples) or {WEIGHTS: (torch.arange(0), torch.arange(len(samples)))}
     begin = time.perf_counter()
     predictors: Predictors = [
-        (load_network(untrained_moments(stage), directory / MOMENTS, name).train(not recipe.moments.folds), inside)
+        (load_network(untrained_moments(job), directory / MOMENTS, name).train(not recipe.moments.folds), inside)
         for name, (_, inside) in folds_by_name.items()
     ]
     stamp = make_stamp(recipe, directory, PREDICTIONS)
@@ -113,9 +113,9 @@ def predict_moments(stage: Stage) -> None:
         )
 
 
-def untrained_moments(stage: Stage) -> MomentsModel:
+def untrained_moments(job: TrainingJob) -> MomentsModel:
     """An untrained h_phi on the device."""
-    return to_device(moments_model(stage.recipe.moments, stage.sizes))
+    return to_device(moments_model(job.recipe.moments, job.sizes))
 
 
 def _folds(recipe: Recipe, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:

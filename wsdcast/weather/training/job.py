@@ -18,8 +18,8 @@ from wsdcast.runs import devices, processes
 from wsdcast.runs.artefact import Summary, is_current
 from wsdcast.runs.names import FEW_STEPS, FINE_TUNED, GENERATOR, MOMENTS
 from wsdcast.runs.recipes import Optimisation
-from wsdcast.training.fitting import Plan, fit_and_write
-from wsdcast.training.loop import Batch, BatchOf
+from wsdcast.training.fitting import fit_and_write
+from wsdcast.training.loop import Batch, BatchOf, Plan
 from wsdcast.training.state import Training
 from wsdcast.warmstart.prior import InformedPrior, Moments, PriorOf
 from wsdcast.weather.networks import Sizes, sizes_of
@@ -43,8 +43,8 @@ class Priors(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What every training needs.
+class TrainingJob:
+    """What the trainings of one ``wsdcast train`` share.
 
     Attributes:
         recipe: the recipe in force.
@@ -92,7 +92,7 @@ class Stage:
         """The plan of a training with the recipe's seed. It has ``scores`` if the record has a validation split."""
         return Plan(batch_of, loss_of, samples, settings, self.recipe.seed, scores if len(self.validation_samples) else None)
 
-    def fit_and_write(self, artefact: str, training: Training[Model], plan: Plan[Model, Batch]) -> None:
+    def train_and_report(self, artefact: str, training: Training[Model], plan: Plan[Model, Batch]) -> None:
         """Train a network, write it as an artefact of the run directory, and add its loss and duration to the summary.
 
         For the networks after the generator the summary also says which share of the time of all training they took.
