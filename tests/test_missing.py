@@ -134,5 +134,5 @@ def test_a_forecast_or_truth_that_leaves_no_pairs_is_named(tmp_path):
     assert "model has no initial time and lead time with two members" in line
     early = write(truth_dataset().isel(time=slice(0, PAST)), tmp_path / "early.zarr")
     line = refuses(write(forecast_dataset(), tmp_path / "whole.zarr"), "--truth", early, "--run", tmp_path / "run")
-    first, last = (np.datetime_as_string(time, "m") for time in (STARTS[0] + LEADS[0], STARTS[-1] + LEADS[-1]))
+    first, last = (np.datetime_as_string(time, "h") for time in (STARTS[0] + LEADS[0], STARTS[-1] + LEADS[-1]))
     assert f"early.zarr has no truth for any initial time and lead time of the forecast, whose valid times are {first} to {last}" in line
