@@ -22,6 +22,7 @@ from wsdcast.runs.artefact import Summary, complete, complete_netcdf
 from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.progress import track
+from wsdcast.verification.coordinates import with_attributes, write_netcdf
 from wsdcast.verification.kernels import ranked
 from wsdcast.verification.metrics import ABOUT, OF_VARIABLE, POINT_STATISTICS, PROBABILITIES
 from wsdcast.verification.thresholds import THRESHOLDS
@@ -78,7 +79,7 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
     scores = station_metrics(sums, observed)
     scores.attrs |= {"title": "scores at stations", "forecast": str(forecast), "stations": str(stations), "interpolation": INTERPOLATION}
     with complete_netcdf(targets[0]) as partial:
-        scores.to_netcdf(partial)
+        write_netcdf(scores, partial)
     with complete(targets[1]) as partial:
         table = scores.drop_dims(["threshold", "probability"]).to_dataframe().reset_index()
         table.insert(2, "lead_hours", (table.pop(LEAD) / np.timedelta64(1, "h")).astype(int))
@@ -178,9 +179,9 @@ def station_metrics(sums: xr.Dataset, observed: Observations) -> xr.Dataset:
     for name, (long_name, units) in ABOUT_STATIONS.items():
         scores[name].attrs = {"long_name": long_name, "units": "m s-1" if units == OF_VARIABLE else units}
     places = observed.stations
-    scores.coords["latitude"] = ("station", [*places.latitude, np.nan], {"units": "degrees_north"})
-    scores.coords["longitude"] = ("station", [*places.longitude, np.nan], {"units": "degrees_east"})
-    return scores
+    scores.coords["latitude"] = ("station", [*places.latitude, np.nan])
+    scores.coords["longitude"] = ("station", [*places.longitude, np.nan])
+    return with_attributes(scores)
 
 
 def _rows(scores: xr.Dataset) -> list[dict[str, Any]]:
