@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
@@ -10,8 +13,9 @@ from report_pages import written
 from wsdcast.data.grid import Grid
 from wsdcast.data.variables import DEFAULT
 from wsdcast.verification.comparison import compare
-from wsdcast.verification.intervals import as_table, scores_of
-from wsdcast.verification.metrics import with_both
+from wsdcast.verification.coordinates import write_netcdf
+from wsdcast.verification.intervals import as_table, attributes_of, scores_of
+from wsdcast.verification.metrics import SQUARES, with_both
 from wsdcast.verification.scoring import joined, statistics_of
 
 GRID = Grid.regular("16x8")
@@ -82,14 +86,58 @@ def test_each_wind_has_rows_with_its_name_in_the_table(scores):
     )
 
 
-def test_every_variable_of_the_scores_has_units_and_a_long_name(scores):
-    one = scores_of(joined({"good": by_start(0.3, DEFAULT), "bad": by_start(0.6, DEFAULT)}, STARTS, LEADS))
-    assert one.attrs["Conventions"] == "CF-1.11"
-    for name, field in (*scores.data_vars.items(), *one.data_vars.items()):
+@pytest.fixture(scope="module")
+def of_one_unit() -> xr.Dataset:
+    return scores_of(joined({"good": by_start(0.3, DEFAULT), "bad": by_start(0.6, DEFAULT)}, STARTS, LEADS))
+
+
+UNITS = re.compile(r"1|[a-zA-Z]+\d?( [a-zA-Z]+-?\d?)*|(hours|days) since [-\d]+.*")
+"""What the units of UDUNITS look like that scores have."""
+
+
+def test_every_variable_of_the_scores_has_units_and_a_long_name(of_one_unit):
+    assert of_one_unit.attrs["Conventions"] == "CF-1.11"
+    for name, field in of_one_unit.data_vars.items():
         assert set(field.attrs) == {"units", "long_name"}, name
     expected = {"rmse_interval": "m s-1", "crps_fair_skill": "1", "crps_fair_skill_interval": "1", "spread_skill_interval": "1"}
     expected |= {"crps_fair_by_start": "m s-1", "variance_by_start": "m2 s-2", "energetic_degrees": "1"}
-    assert {name: one[name].units for name in expected} == expected
+    assert {name: of_one_unit[name].units for name in expected} == expected
+
+
+def test_scores_in_different_units_have_none(scores):
+    """CF knows no unit for them. The coordinate ``units`` has that of each variable."""
+    in_words = {"rmse": "root mean squared error of the ensemble mean, in the unit of the variable"}
+    in_words["variance_by_start"] = "variance of the members, of each initial time, in the square of the unit of the variable"
+    assert {name: scores[name].attrs for name in in_words} == {name: {"long_name": words} for name, words in in_words.items()}
+    mixed = {
+        name.partition("_by_start")[0].partition("_interval")[0] for name, field in scores.data_vars.items() if "units" not in field.attrs
+    }
+    assert mixed == {"crps_fair", "crps_standard", "bias", "rmse", "spread", "variogram_score"} | set(SQUARES)
+    assert scores["units"].sel(variable=["2m_temperature", "vector@250"]).values.tolist() == ["K", "m s-1"]
+
+
+@pytest.mark.parametrize("which", ["scores", "of_one_unit"])
+def test_the_file_of_scores_has_coordinates_of_cf(request, which, tmp_path):
+    write_netcdf(request.getfixturevalue(which), tmp_path / "scores.nc")
+    with netCDF4.Dataset(tmp_path / "scores.nc") as file:
+        for name, stored in file.variables.items():
+            assert stored.long_name, name
+            assert UNITS.fullmatch(getattr(stored, "units", "1")), name
+            assert name not in file.dimensions or "_FillValue" not in stored.ncattrs(), name
+            assert name not in file.dimensions or stored.dtype is str or stored.units, name
+        assert file["time"].standard_name == "forecast_reference_time"
+        assert file["prediction_timedelta"].standard_name == "forecast_period"
+        assert (file["threshold"].standard_name, file["threshold"].units) == ("wind_speed", "m s-1")
+
+
+def test_the_square_of_any_unit_is_one():
+    squares = {names: attributes_of("variance", names)["units"] for names in (("10m_wind_speed",), ("2m_temperature",), ("sea_ice_cover",))}
+    assert list(squares.values()) == ["m2 s-2", "(K)2", "(1)2"]
+
+
+def test_a_statistic_that_nothing_is_said_about_is_named():
+    with pytest.raises(KeyError, match="kurtosis_by_start is neither in ABOUT nor in ABOUT_STATISTICS"):
+        attributes_of("kurtosis_by_start", DEFAULT)
 
 
 def test_a_ratio_to_zero_has_no_value(statistics, scores):

@@ -46,9 +46,9 @@ def written(frame: pd.DataFrame, path) -> str:
     return str(path)
 
 
-def at_station(row: int, lead: int, place: tuple[float, float]) -> dict[str, np.ndarray]:
+def at_station(row: int, lead: int, place: tuple[float, float], **choices) -> dict[str, np.ndarray]:
     """Members of u, v and speed at a place, interpolated by scipy on a grid that wraps around and has no gap at the poles."""
-    dataset = forecast_dataset().isel(time=row, prediction_timedelta=lead)
+    dataset = forecast_dataset(**choices).isel(time=row, prediction_timedelta=lead)
     members = {}
     for name, component in zip("uv", dataset.data_vars.values(), strict=False):
         field = component.transpose("number", "latitude", "longitude")
@@ -117,24 +117,28 @@ def test_the_command_prints_the_scores_of_all_stations_by_lead_time(forecast, tm
         assert any(line.split() == " ".join(cells).split() for line in result.stdout.splitlines()), cells
 
 
-def test_reliability_counts_every_pair_in_its_bin(forecast, tmp_path):
-    frame = table(components=False)
+def test_reliability_counts_every_pair_in_its_bin(tmp_path):
+    frame, spread = table(components=False), {"noise": 8.0}  # so large that members are on both sides of the thresholds
+    forecast = write(forecast_dataset(**spread), tmp_path / "forecast.zarr")
     wsdcast.score_stations(forecast, written(frame, tmp_path / "stations.csv"), tmp_path / "run")
     scores = xr.open_dataset(tmp_path / "run/station_scores.nc", decode_timedelta=True).load()
     assert list(scores["variable"].values) == ["speed"]
-    counts = np.zeros((2, len(THRESHOLDS), 11))
+    counts = np.zeros((3, len(THRESHOLDS), 11))
     for row, start in enumerate(np.asarray(STARTS)):
         for lead, length in enumerate(np.asarray(LEADS)):
             for _, observed in frame[frame["time"] == str(start + length)[:16]].iterrows():
-                speed = at_station(row, lead, STATIONS[observed["station"]])["speed"]
+                speed = at_station(row, lead, STATIONS[observed["station"]], **spread)["speed"]
                 for number, threshold in enumerate(THRESHOLDS):
-                    bin_number = round(10 * (speed > threshold).mean())
-                    counts[:, number, bin_number] += 1, observed["speed"] > threshold
+                    probability = (speed > threshold).mean()
+                    counts[:, number, round(10 * probability)] += 1, probability, observed["speed"] > threshold
     together = scores.sel(station="all stations")
     forecasts = together["forecasts"].sum("prediction_timedelta")
     np.testing.assert_array_equal(forecasts, counts[0])
-    observed = (together["observed_frequency"].fillna(0) * together["forecasts"]).sum("prediction_timedelta")
-    np.testing.assert_allclose(observed, counts[1], atol=1e-9)
+    for name, expected in zip(("mean_forecast", "observed_frequency"), counts[1:], strict=True):
+        total = (together[name].fillna(0) * together["forecasts"]).sum("prediction_timedelta")
+        np.testing.assert_allclose(total, expected, atol=1e-9)
+    assert (counts[1] != counts[0] * np.linspace(0, 1, 11)).any()  # a bin's mean probability need not be its middle
+    assert all(field.attrs["long_name"] for field in scores.data_vars.values())
 
 
 def test_units_positions_and_offsets_of_time_do_not_matter(forecast, tmp_path):
@@ -218,13 +222,16 @@ def test_what_is_missing_at_one_station_or_lead_time_does_not_count_there_alone(
             crps, error, squared, _, variance = np.mean(pairs, axis=0) if count else np.full(5, np.nan)
             expected = [crps, error, squared**0.5, variance**0.5]
             np.testing.assert_allclose([at[name] for name in ("crps_fair", "bias", "rmse", "spread")], expected, rtol=1e-4, atol=1e-5)
-            counts = np.zeros((2, len(THRESHOLDS), 11))
+            counts = np.zeros((3, len(THRESHOLDS), 11))
             for members, observation in members_and_truth if count else ():
-                bins = np.rint(10 * (np.hypot(members, members) > np.array(THRESHOLDS)[:, None]).mean(axis=1)).astype(int)
-                counts[:, range(len(THRESHOLDS)), bins] += np.ones(len(THRESHOLDS)), np.hypot(*observation) > THRESHOLDS
+                probability = (np.hypot(members, members) > np.array(THRESHOLDS)[:, None]).mean(axis=1)
+                occurred = np.hypot(*observation) > THRESHOLDS
+                bins = np.rint(10 * probability).astype(int)
+                counts[:, range(len(THRESHOLDS)), bins] += np.ones(len(THRESHOLDS)), probability, occurred
             at = scores.sel(station=station, prediction_timedelta=lead)
             np.testing.assert_array_equal(at["forecasts"], counts[0])
-            np.testing.assert_allclose((at["observed_frequency"] * at["forecasts"]).fillna(0), counts[1], atol=1e-9)
+            for name, expected in zip(("mean_forecast", "observed_frequency"), counts[1:], strict=True):
+                np.testing.assert_allclose((at[name] * at["forecasts"]).fillna(0), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("with_dimension", [True, False])

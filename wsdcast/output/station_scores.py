@@ -22,12 +22,20 @@ from wsdcast.runs.artefact import Summary, complete, complete_netcdf
 from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.progress import track
+from wsdcast.verification.coordinates import with_attributes, write_netcdf
 from wsdcast.verification.kernels import ranked
-from wsdcast.verification.metrics import POINT_STATISTICS, PROBABILITIES
+from wsdcast.verification.metrics import ABOUT, OF_VARIABLE, POINT_STATISTICS, PROBABILITIES
 from wsdcast.verification.thresholds import THRESHOLDS
 
 SCORES, TABLE = "station_scores.nc", "station_scores.csv"
 ALL = "all stations"
+ABOUT_STATIONS = {name: ABOUT[name] for name in ("crps_fair", "bias", "rmse", "spread", "spread_skill")} | {
+    "pairs": ("pairs of forecast and observation", "1"),
+    "forecasts": ("forecasts with a probability in the bin that speed exceeds the threshold", "1"),
+    "mean_forecast": ("mean forecast probability of the forecasts in the bin", "1"),
+    "observed_frequency": ("share of the forecasts in the bin whose observation exceeds the threshold", "1"),
+}
+"""Long name and unit of each score at stations."""
 
 
 def score_stations(forecast: str | Path, stations: str | Path, run: str | Path | None = None, *, overwrite: bool = False) -> Summary:
@@ -71,7 +79,7 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
     scores = station_metrics(sums, observed)
     scores.attrs |= {"title": "scores at stations", "forecast": str(forecast), "stations": str(stations), "interpolation": INTERPOLATION}
     with complete_netcdf(targets[0]) as partial:
-        scores.to_netcdf(partial)
+        write_netcdf(scores, partial)
     with complete(targets[1]) as partial:
         table = scores.drop_dims(["threshold", "probability"]).to_dataframe().reset_index()
         table.insert(2, "lead_hours", (table.pop(LEAD) / np.timedelta64(1, "h")).astype(int))
@@ -99,7 +107,7 @@ def _sums(fields: Fields, observed: Observations) -> xr.Dataset:
     names = tuple(observed.values)
     to_stations = interpolation(fields.latitude, fields.longitude, observed.stations)
     total = {name: np.zeros((len(names), stations, leads)) for name in ("pairs", *POINT_STATISTICS)}
-    reliability = np.zeros((stations, leads, len(THRESHOLDS), PROBABILITIES.size, 2))
+    reliability = np.zeros((stations, leads, len(THRESHOLDS), PROBABILITIES.size, 3))
     for row in track(range(fields.times.size), "scoring", fields.times.size):
         for first in range(0, leads, LEADS_PER_CHUNK):
             chunk = slice(first, min(first + LEADS_PER_CHUNK, leads))
@@ -128,16 +136,16 @@ def _sums(fields: Fields, observed: Observations) -> xr.Dataset:
     coordinates = {"variable": list(names), "station": list(observed.stations.name), LEAD: fields.leads}
     sums = xr.Dataset({name: (dimensions, values) for name, values in total.items()}, coordinates)
     sums["reliability"] = ((*dimensions[1:], "threshold", "probability", "of"), reliability)
-    return sums.assign_coords(threshold=list(THRESHOLDS), probability=PROBABILITIES, of=["pairs", "observed"])
+    return sums.assign_coords(threshold=list(THRESHOLDS), probability=PROBABILITIES, of=["pairs", "forecast", "observed"])
 
 
 def _count(counts: NDArray[np.float64], members: NDArray[np.floating], truth: NDArray[np.float64], used: NDArray[np.bool_]) -> None:
-    """Count forecasts and observed events in bins of forecast probability, (station, threshold, probability, of)."""
+    """Add to the number of forecasts, their probabilities and the observed events in bins of probability, (station, threshold, bin, of)."""
     stations = np.flatnonzero(used)
     for number, threshold in enumerate(THRESHOLDS):
-        bins = np.rint((members[:, used] > threshold).mean(axis=0) * (PROBABILITIES.size - 1)).astype(np.intp)
-        counts[stations, number, bins, 0] += 1
-        counts[stations, number, bins, 1] += truth[used] > threshold
+        probability = (members[:, used] > threshold).mean(axis=0)
+        bins = np.rint(probability * (PROBABILITIES.size - 1)).astype(np.intp)
+        counts[stations, number, bins] += np.stack([np.ones_like(probability), probability, truth[used] > threshold], axis=-1)
 
 
 def station_metrics(sums: xr.Dataset, observed: Observations) -> xr.Dataset:
@@ -145,15 +153,16 @@ def station_metrics(sums: xr.Dataset, observed: Observations) -> xr.Dataset:
 
     Returns:
         ``pairs``, ``crps_fair``, ``bias``, ``rmse``, ``spread`` (m s-1) and ``spread_skill`` (variable, station, prediction_timedelta), NaN
-        without pairs, the last two also of a deterministic forecast; ``forecasts`` (their number) and ``observed_frequency``
-        (station, prediction_timedelta, threshold, probability).
+        without pairs, the last two also of a deterministic forecast; ``forecasts`` (their number), ``mean_forecast`` and
+        ``observed_frequency`` (station, prediction_timedelta, threshold, probability), the last two NaN without forecasts.
     """
     together = sums.sum("station", skipna=False).expand_dims(station=[ALL])
     sums = xr.concat([sums, together], dim="station")
     pairs = sums["pairs"].where(sums["pairs"] > 0)
     mean = {name: sums[name] / pairs for name in POINT_STATISTICS}
     spread, skill = (mean[name].clip(min=0) ** 0.5 for name in ("variance", "squared_error_debiased"))
-    counts = sums["reliability"].sel(of="pairs", drop=True)
+    counts, forecast, observed_events = (sums["reliability"].sel(of=name, drop=True) for name in ("pairs", "forecast", "observed"))
+    of_bins = counts.where(counts > 0)
     scores = xr.Dataset(
         {
             "pairs": sums["pairs"].astype(int),
@@ -163,15 +172,16 @@ def station_metrics(sums: xr.Dataset, observed: Observations) -> xr.Dataset:
             "spread": spread,
             "spread_skill": spread / skill.where(skill > 0),
             "forecasts": counts.astype(int),
-            "observed_frequency": sums["reliability"].sel(of="observed", drop=True) / counts.where(counts > 0),
+            "mean_forecast": forecast / of_bins,
+            "observed_frequency": observed_events / of_bins,
         }
     )
-    for name in ("crps_fair", "bias", "rmse", "spread"):
-        scores[name].attrs["units"] = "m s-1"
+    for name, (long_name, units) in ABOUT_STATIONS.items():
+        scores[name].attrs = {"long_name": long_name, "units": "m s-1" if units == OF_VARIABLE else units}
     places = observed.stations
-    scores.coords["latitude"] = ("station", [*places.latitude, np.nan], {"units": "degrees_north"})
-    scores.coords["longitude"] = ("station", [*places.longitude, np.nan], {"units": "degrees_east"})
-    return scores
+    scores.coords["latitude"] = ("station", [*places.latitude, np.nan])
+    scores.coords["longitude"] = ("station", [*places.longitude, np.nan])
+    return with_attributes(scores)
 
 
 def _rows(scores: xr.Dataset) -> list[dict[str, Any]]:

@@ -115,9 +115,10 @@ def write(paths: list[Path], to: Format, contents: Contents) -> None:
 
 
 def _write_netcdf(path: Path, contents: Contents, row: int, final: Path) -> None:
-    """Write one initial time by valid time. No variable has the attribute ``coordinates``, about which CDO warns; the whole file has it.
+    """Write one initial time by valid time. No variable has the attribute ``coordinates``; the whole file has it.
 
-    The file gets the name ``final`` later.
+    CDO 2.1 warns about every coordinate that a variable names. Of a scalar height with CF's ``axis`` or ``positive`` it makes the vertical
+    axis in the place of the members, and then reads no variable at all. The file gets the name ``final`` later.
     """
     start = np.datetime_as_string(contents.times[row], "s").replace("T", " ")
     since = {"units": f"hours since {start}", "calendar": "standard"}

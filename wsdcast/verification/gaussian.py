@@ -13,7 +13,7 @@ from wsdcast.data.store.forecasts import loaded
 from wsdcast.data.store.zarr_store import open_store
 from wsdcast.data.winds import winds_of
 from wsdcast.runs.names import MOMENTS_ALONE
-from wsdcast.verification.intervals import BY_START
+from wsdcast.verification.intervals import BY_START, attributes_of
 from wsdcast.verification.regions import REGIONS, region_weights
 from wsdcast.verification.truth import Truth
 
@@ -75,5 +75,4 @@ def gaussian_scores(path: Path | None, truth: Truth, scores: xr.Dataset) -> xr.D
         )
     axes = ("forecast", "prediction_timedelta", "variable", "region")
     aligned = crps.reindex({name: scores[name] for name in axes})
-    about = {"long_name": "continuous ranked probability score of the predicted Gaussian, in closed form"}
-    return aligned.assign_attrs(about | {"units": scores["crps_fair"].attrs["units"]})
+    return aligned.assign_attrs(attributes_of("crps_gaussian", list(map(str, scores["variable"].values))))

@@ -10,6 +10,7 @@ import xarray as xr
 from wsdcast.data.variables import DEFAULT, SPEED
 from wsdcast.data.winds import units_of, winds_of
 from wsdcast.verification.bootstrap import block_weights, interval, longest_lead, resampled
+from wsdcast.verification.coordinates import with_attributes
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
 from wsdcast.verification.metrics import (
     ABOUT,
@@ -38,6 +39,7 @@ ABOUT_STATISTICS = {
     "squared_error": ("squared error of the ensemble mean", OF_SQUARE),
     "squared_error_debiased": ("squared error of the ensemble mean less variance / members", OF_SQUARE),
     "variance": ("variance of the members", OF_SQUARE),
+    "crps_gaussian": ("continuous ranked probability score of the predicted Gaussian, in closed form", OF_VARIABLE),
     "power": ("zonal power of the members", OF_POWER),
     "power_truth": ("zonal power of the truth", OF_POWER),
     "kinetic_energy": ("kinetic energy of the members by spherical-harmonic degree", "m2 s-2"),
@@ -45,7 +47,7 @@ ABOUT_STATISTICS = {
     "energetic_wavenumbers": ("number of energetic wavenumbers", "1"),
     "energetic_degrees": ("number of energetic degrees", "1"),
 }
-"""Long name and unit of what is no metric."""
+"""Long name and unit of what :func:`metrics` does not return."""
 SKILFUL = ("crps_fair", "energy_score")
 """Metrics that have a skill, 1 - score / score of the reference."""
 
@@ -66,31 +68,42 @@ def scores_of(statistics: xr.Dataset) -> xr.Dataset:
         computed = computed.merge(kinetic_energy_metrics(mean))
     scores = with_intervals(computed, statistics, names[1:])
     scores = scores.merge(statistics.rename({name: f"{name}{BY_START}" for name in statistics.data_vars}), join="outer")
-    units = list(map(units_of, map(str, scores["variable"].values)))
+    variables = list(map(str, scores["variable"].values))
     for name, field in scores.data_vars.items():
-        field.attrs = _attributes(str(name), units[0] if len(set(units)) == 1 else OF_VARIABLE)
-    if len(set(units)) > 1:
+        field.attrs = attributes_of(str(name), variables)
+    if len(set(units := list(map(units_of, variables)))) > 1:
         scores = scores.assign_coords(units=("variable", units))
     scores["pairs"] = scored.sum("time").assign_attrs(long_name="starts with truth and with every forecast", units="1")
     for along, wavelength in (("wavenumber", wavelength_of_wavenumber), ("degree", wavelength_of_degree)):
         if along not in scores:
             continue  # without a wind there is no kinetic energy by degree
-        length = (along, wavelength(scores[along].values), {"long_name": f"wavelength of a {along}", "units": "km"})
-        scores = scores.assign_coords({f"wavelength_of_{along}": length})
+        scores = scores.assign_coords({f"wavelength_of_{along}": (along, wavelength(scores[along].values))})
     subject = "10 m wind ensemble forecasts" if variables_of(scores) == list(DEFAULT) else "ensemble forecasts"
-    return scores.assign_attrs(Conventions="CF-1.11", title=f"scores of {subject}", **attributes)
+    return with_attributes(scores).assign_attrs(Conventions="CF-1.11", title=f"scores of {subject}", **attributes)
 
 
-def _attributes(name: str, of_variable: str) -> dict[str, str]:
-    """Return the long name and the units of a variable of ``scores.nc``, given the unit of the variables that are scored."""
+def attributes_of(name: str, variables: Sequence[str]) -> dict[str, str]:
+    """Return the long name and the units of a variable of ``scores.nc``.
+
+    If the variables that were scored differ in units, so do these scores: they have no units, because CF knows no word for that, and the
+    long name says that they are in the unit of the variable.
+
+    Raises:
+        KeyError: if neither :data:`ABOUT` nor :data:`ABOUT_STATISTICS` says what it is.
+    """
     about = ABOUT | ABOUT_STATISTICS
-    of, ending = next((of, ending) for ending in ENDINGS if (of := name.removesuffix(ending)) in about and name == of + ending)
-    long_name, unit = about[of]
-    if unit in (OF_SQUARE, OF_POWER) and of_variable != OF_VARIABLE:
-        square, power = ("m2 s-2", "m3 s-2") if of_variable == "m s-1" else (f"({of_variable})2", f"({of_variable})2 m")
-        unit = square if unit == OF_SQUARE else power
-    unit = "1" if "_skill" in ending else of_variable if unit == OF_VARIABLE else unit
-    return {"long_name": f"{long_name}{ENDINGS[ending]}", "units": unit}
+    known = (ending for ending in ENDINGS if name.removesuffix(ending) in about and name.endswith(ending))
+    if (ending := next(known, None)) is None:
+        raise KeyError(f"{name} is neither in ABOUT nor in ABOUT_STATISTICS")
+    long_name, unit = about[name.removesuffix(ending)]
+    long_name += ENDINGS[ending]
+    of_variable, *others = sorted(set(map(units_of, variables)))
+    if "_skill" in ending or unit not in (OF_VARIABLE, OF_SQUARE, OF_POWER):
+        return {"long_name": long_name, "units": "1" if "_skill" in ending else unit}
+    if others:
+        return {"long_name": f"{long_name}, in the {unit}"}
+    square, power = ("m2 s-2", "m3 s-2") if of_variable == "m s-1" else (f"({of_variable})2", f"({of_variable})2 m")
+    return {"long_name": long_name, "units": {OF_VARIABLE: of_variable, OF_SQUARE: square, OF_POWER: power}[unit]}
 
 
 def with_intervals(scores: xr.Dataset, statistics: xr.Dataset, references: Sequence[str]) -> xr.Dataset:

@@ -18,6 +18,7 @@ from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.names import MOMENTS_ALONE, REPORT, SCORES, SCORES_TABLE
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW, YEARS
 from wsdcast.verification.bootstrap import blocks_in_words, longest_lead
+from wsdcast.verification.coordinates import write_netcdf
 from wsdcast.verification.intervals import BY_START, as_table
 from wsdcast.verification.metrics import GLOBE, headline_of, spectral, variables_of
 from wsdcast.verification.scoring import Sources, fields_of, opened
@@ -77,7 +78,7 @@ def write_scores(directory: Path, scores: xr.Dataset) -> None:
         OSError: if it cannot be written.
     """
     with complete_netcdf(directory / SCORES) as partial:
-        scores.to_netcdf(partial)
+        write_netcdf(scores, partial)
 
 
 def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
