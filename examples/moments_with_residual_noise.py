@@ -11,10 +11,10 @@ members. With --sums the noise is the sum of all residuals, each times a normal 
 residuals' covariance. With --last N only the last N samples of the split are used.
 
 Each RUN is a scored run directory of one training seed, all with the same initial times. Writes RUN/residual-noise/forecast.zarr, for the
-initial times, members and lead times of RUN/forecast.zarr, and scores it. Prints a table: scores of the forecast of RUN, differences of the
-moments with white noise and with residuals from it in percent (positive is worse), and the share of its lead over white noise that is won
-by the residuals, where its lead is clear. Spread/skill, and the spectra as mean abs(1 - ratio) of energetic waves, are given as they are.
-All are means over the RUNs, whose values follow a slash. Brackets hold 95 % of bootstrap samples of initial times.
+initial times, members and lead times of RUN/forecast.zarr, and scores it. Prints a table: scores of the forecast of RUN, and differences of
+the moments with white noise and with noise from residuals from it in percent (positive is worse). Spread/skill, and the spectra as mean
+abs(1 - ratio) of energetic waves, are given as they are. All are means over the RUNs, whose values follow a slash. Brackets hold 95 % of
+bootstrap samples of initial times; such samples are no guide for the deviation of a spectrum (docs/study.md).
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ from wsdcast.weather.stages.score_output import read_scores
 OUT = "residual-noise"
 LEADS = (6, 24, 72)
 RELATIVE = {"CRPS": "crps_fair", "energy score": "energy_score", "variogram score": "variogram_score"}
-ABSOLUTE = {"spread/skill": "spread_skill", "spectrum": "power_deviation_mean", "kinetic energy": "kinetic_energy_deviation_mean"}
+ABSOLUTE = {"spread/skill": "spread_skill"}
+DEVIATIONS = {"spectrum": "power_deviation_mean", "kinetic energy": "kinetic_energy_deviation_mean"}
 STATISTICS = ("crps_fair", "energy_score", "variogram_score", "variance", "squared_error", "squared_error_debiased")
 STATISTICS += ("power", "power_truth", "kinetic_energy", "kinetic_energy_truth")
 """What these scores are computed from."""
@@ -130,11 +131,11 @@ def main(runs: list[Path], last: int = 0, *, sums: bool = False) -> None:
     drawn = all_metrics(resampled(every, block_weights(every["time"].values, longest_lead(alike)), alike))
     by_run = all_metrics(every.where(alike).mean("time"))
     print(f"{int(alike.sum('time').min())} initial times\n")
-    print("| score | RUN | white noise | residuals | share of the lead |\n|---|---|---|---|---|")
-    for (heading, score), lead in product((RELATIVE | ABSOLUTE).items(), LEADS):
+    print("| score | RUN | white noise | residuals |\n|---|---|---|---|")
+    for (heading, score), lead in product((RELATIVE | ABSOLUTE | DEVIATIONS).items(), LEADS):
         if (at := np.timedelta64(lead, "h")) in by_run["prediction_timedelta"]:
             pair = (one[score].sel(prediction_timedelta=at).transpose("forecast", "run", ...) for one in (by_run, drawn))
-            print(f"| {heading}, {lead} h | {' | '.join(cells(*pair, heading in RELATIVE))} |")
+            print(f"| {heading}, {lead} h | {' | '.join(cells(*pair, heading))} |")
 
 
 def all_metrics(mean: xr.Dataset) -> xr.Dataset:
@@ -142,20 +143,18 @@ def all_metrics(mean: xr.Dataset) -> xr.Dataset:
     return metrics(mean).merge(kinetic_energy_metrics(mean).sel(part="total", drop=True), compat="override")
 
 
-def cells(by_run: xr.DataArray, drawn: xr.DataArray, relative: bool) -> list[str]:
+def cells(by_run: xr.DataArray, drawn: xr.DataArray, heading: str) -> list[str]:
     """Return the cells of a row, from a score (forecast, run) and that of bootstrap samples (forecast, run, draw)."""
     mean, draws = by_run.mean("run"), drawn.mean("run")
 
     def text(form: str, score: Callable[[xr.DataArray], xr.DataArray]) -> str:
-        bounds = ", ".join(form.format(bound) for bound in interval(score(draws)).values)
-        return f"{form.format(score(mean).item())} [{bounds}] / {', '.join(map(form.format, score(by_run).values))}"
+        bounds = f" [{', '.join(form.format(bound) for bound in interval(score(draws)).values)}]" if heading not in DEVIATIONS else ""
+        return f"{form.format(score(mean).item())}{bounds} / {', '.join(map(form.format, score(by_run).values))}"
 
-    if not relative:
-        return [text("{:.3f}", itemgetter(which)) for which in range(3)] + ["-"]
+    if heading not in RELATIVE:
+        return [text("{:.3f}", itemgetter(which)) for which in range(3)]
     differences = [text("{:+.1f}", lambda score, which=which: 100 * (score[which] / score[0] - 1)) for which in (1, 2)]
-    has_lead = interval(draws[1] - draws[0])[0] > 0
-    share = text("{:.0f} %", lambda score: 100 * (score[1] - score[2]) / (score[1] - score[0])) if has_lead else "-"
-    return [text("{:.3f}", itemgetter(0)), *differences, share]
+    return [text("{:.3f}", itemgetter(0)), *differences]
 
 
 if __name__ == "__main__":
