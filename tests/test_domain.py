@@ -99,7 +99,7 @@ def defined_scores(members: np.ndarray, true: np.ndarray, part: np.ndarray) -> d
     scores["variogram_score"] = np.stack(variogram, axis=-1)
     chance = np.stack([(x[:, 2] > threshold).mean(axis=0) for threshold in THRESHOLDS])
     happened = np.stack([y[2] > threshold for threshold in THRESHOLDS])
-    scores["brier_score"] = (((chance - happened) ** 2 - chance * (1 - chance) / (len(x) - 1)) * area).sum(-1)
+    scores["brier_score"] = ((chance - happened) ** 2 * area).sum(-1)
     bins = np.rint(chance * (PROBABILITIES.size - 1)).astype(int)
     weighted = np.stack([np.ones_like(chance), chance, happened], axis=-1) * area[:, None]
     scores["reliability"] = np.stack([(weighted * (bins == number)[..., None]).sum(axis=1) for number in range(PROBABILITIES.size)], axis=1)

@@ -238,8 +238,7 @@ def test_brier_score_and_reliability_equal_their_definitions(written, scores):
         assert observed.any()
         for region, weight in WEIGHTS.items():
             ours = scores.sel(region=region, threshold=threshold)
-            fair = (share - observed) ** 2 - share * (1 - share) / (MEMBERS - 1)
-            expected = (fair * weight).sum(axis=(1, 2)).mean()
+            expected = ((share - observed) ** 2 * weight).sum(axis=(1, 2)).mean()
             assert ours["brier_score"].item() == pytest.approx(expected, rel=TOLERANCE)
             for number in range(11):
                 members = (abs(share - number / 10) < 0.05) * weight

@@ -256,14 +256,15 @@ def _mean_variogram(ensemble: Field, lag: int) -> Field:
 
 
 def brier_score(ensemble: Field, truth: Field, threshold: float) -> tuple[Field, Field, Field]:
-    """Return the fair Brier score (p - o)^2 - p (1 - p) / (M - 1) (Ferro 2014), the probability p and the outcome o.
+    """Return the Brier score (p - o)^2, the probability p and the outcome o.
 
-    p is the share of the M members above the threshold. o is 1 where the truth is above it, else 0. With one member the score is (p - o)^2.
+    p is the share of members above the threshold. o is 1 where the truth is above it, else 0.
     """
+    import properscoring  # not before it is needed: importing it compiles functions for a second
+
     require_members(ensemble, truth)
     probability, observed = (ensemble > threshold).mean(axis=0), (truth > threshold).astype(float)
-    surplus = probability * (1 - probability) / max(1, len(ensemble) - 1)  # of few members; 0 with one, for which p is 0 or 1
-    return (probability - observed) ** 2 - surplus, probability, observed
+    return properscoring.brier_score(observed, probability), probability, observed
 
 
 def zonal_power(field: Field, grid: Grid) -> Field:

@@ -88,7 +88,7 @@ ABOUT = {
     "rank_histogram": ("share of area where so many members are below the truth", "1"),
     "energy_score": ("energy score of u and v over the whole region, fair", "m s-1"),
     "variogram_score": ("variogram score of order 1/2 of pairs so many points apart along latitude circles", OF_VARIABLE),
-    "brier_score": ("Brier score of speed above a threshold, unbiased in the number of members", "1"),
+    "brier_score": ("squared error of the probability that speed exceeds a threshold", "1"),
     "reliability": ("area of a forecast probability, with mean forecast and mean observed frequency times that area", "1"),
     "power_ratio": ("zonal power of members over that of the truth", "1"),
     "power_deviation": ("largest |1 - power ratio| of energetic wavenumbers", "1"),
