@@ -4,7 +4,8 @@
 
 The input is the result of `wsdcast study nfe`. Prints tables for the best setting of each prior and number of evaluations: scores of one
 step, scores of forecasts, and gains over the standard prior with most evaluations. Brackets hold 95 % of bootstrap samples of initial
-times; after the slash is the value of each seed. Writes OUT/NAME-evaluations.png, OUT/NAME-spectra.png and OUT/NAME-leads.png.
+times (deviations of spectra have none); after the slash is the value of each seed. Writes OUT/NAME-evaluations.png, OUT/NAME-spectra.png
+and OUT/NAME-leads.png.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from wsdcast.study.weather_summary import saturation
 
 
 def cell(setting: xr.Dataset, name: str, digits: int, factor: float = 1) -> str:
-    """Return a score, its interval and its value for each seed as text; empty if there is no score."""
+    """Return a score, its interval if it has one, and its value for each seed as text; empty if there is no score."""
     if name not in setting or not np.isfinite(setting[name].item()):
         return ""
-    values = [setting[name].item(), *setting[f"{name}_interval"].values, *setting[f"{name}_by_seed"].values]
-    mean, low, high, *seeds = (f"{factor * value:.{digits}f}" for value in values)
-    return f"{mean} [{low}, {high}] / {', '.join(seeds)}"
+    mean, *seeds = (f"{factor * value:.{digits}f}" for value in (setting[name].item(), *setting[f"{name}_by_seed"].values))
+    bounds = [f"{factor * bound:.{digits}f}" for bound in setting[f"{name}_interval"].values] if f"{name}_interval" in setting else []
+    return f"{mean}{f' [{bounds[0]}, {bounds[1]}]' if bounds else ''} / {', '.join(seeds)}"
 
 
 def table(head: list[str], rows: list[list[str]]) -> Iterator[str]:

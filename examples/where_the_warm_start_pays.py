@@ -52,17 +52,18 @@ def recipe_of(stirring: float) -> Recipe:
 OVER = {"standard": "_same", "features-only": "_features"}
 
 
-def gains(study: xr.Dataset, over: str) -> Iterator[tuple[int, list[NDArray[np.floating]]]]:
-    """Yield, for each number of evaluations, the gains of the warm start over another prior with as many.
+def gains(study: xr.Dataset, over: str) -> Iterator[tuple[int, NDArray[np.floating], float]]:
+    """Yield, for each number of evaluations, the gains of the warm start over another prior with as many, in percent.
 
-    The gains are those in CRPS and in deviation of the spectrum. Each is (mean, low, high) in percent, with an interval over initial times.
+    They are the gain in CRPS, (mean, low, high) with an interval over initial times, and that in the deviation of the spectrum.
     """
     for nfe in EVALUATIONS:
         chosen = (study["prior"] == "warm") & (study["nfe"] == nfe) & study["best"]
         if chosen.any():
             setting = study.isel(setting=int(chosen.values.argmax()))
-            names = (f"{gain}{OVER[over]}_6h" for gain in ("crps_gain", "power_deviation_gain"))
-            yield nfe, [100 * np.array([setting[name].item(), *setting[f"{name}_interval"].values]) for name in names]
+            name = f"crps_gain{OVER[over]}_6h"
+            crps = 100 * np.array([setting[name].item(), *setting[f"{name}_interval"].values])
+            yield nfe, crps, 100 * setting[f"power_deviation_gain{OVER[over]}_6h"].item()
 
 
 class Gain(NamedTuple):
@@ -73,7 +74,8 @@ class Gain(NamedTuple):
         error: of the moments network on test data, in standard deviations of the wind.
         over: the other prior.
         nfe: number of evaluations.
-        crps, spectrum: gains in CRPS and in the deviation of the spectrum, (mean, low, high) in percent.
+        crps: gain in CRPS, (mean, low, high) in percent.
+        spectrum: gain in the deviation of the spectrum, in percent.
     """
 
     wind: str
@@ -81,7 +83,7 @@ class Gain(NamedTuple):
     over: str
     nfe: int
     crps: Sequence[float]
-    spectrum: Sequence[float]
+    spectrum: float
 
 
 @matplotlib.rc_context(LOOK)
@@ -94,9 +96,10 @@ def draw(gains: Sequence[Gain]) -> Figure:
         number = EVALUATIONS.index(gain.nfe)
         x = [wind for wind, _ in winds].index(gain.wind) + 0.15 * (number - (len(EVALUATIONS) - 1) / 2)
         look = {"color": COLOURS[number], "label": f"{gain.nfe} evaluations"}
-        for axis, (mean, low, high) in zip(axes[:, list(OVER).index(gain.over)], (gain.crps, gain.spectrum), strict=True):
-            axis.plot(x, mean, ".", markersize=8, **look)
-            axis.vlines(x, low, high, color=COLOURS[number])
+        of_crps, of_spectrum = axes[:, list(OVER).index(gain.over)]
+        of_crps.plot(x, gain.crps[0], ".", markersize=8, **look)
+        of_crps.vlines(x, *gain.crps[1:], color=COLOURS[number])
+        of_spectrum.plot(x, gain.spectrum, ".", markersize=8, **look)
     for axis in axes.flat:
         axis.axhline(0, color="black", linewidth=0.8)
     for column, over in zip(axes.T, OVER, strict=True):
@@ -125,10 +128,10 @@ def main(out: Path, others: list[Path]) -> None:
         with xr.open_dataset(path) as study:
             error, digest = study.attrs["moments_error_test"], study.attrs["recipe_hash"]
             for over in OVER:
-                for nfe, pair in gains(study, over):
-                    cells = " | ".join(f"{mean:.1f} [{low:.1f}, {high:.1f}]" for mean, low, high in pair)
-                    print(f"| {name} | {error:.3f} | {over} | {nfe} | {cells} | {digest} |")
-                    drawn.append(Gain(name, error, over, nfe, *pair))
+                for nfe, crps, spectrum in gains(study, over):
+                    cell = "{:.1f} [{:.1f}, {:.1f}]".format(*crps)
+                    print(f"| {name} | {error:.3f} | {over} | {nfe} | {cell} | {spectrum:.1f} | {digest} |")
+                    drawn.append(Gain(name, error, over, nfe, crps, spectrum))
     draw(drawn).savefig(out / "where.png", dpi=100)
 
 

@@ -317,7 +317,7 @@ def test_ensembles_of_different_size_are_named_where_they_are_compared(scored, t
     assert "scores.nc is of another truth (another)" in refuses(store, "--truth", truth, "--run", tmp_path / "smaller")
     wsdcast.score_forecast(store, truth, tmp_path / "smaller", overwrite=True)
     facts = wsdcast.score_pair(tmp_path / "smaller", scored).facts
-    assert facts["members"] == "3 and 4: the RMSE of a mean of fewer members is larger, fair CRPS and energy score are not"
+    assert facts["members"] == "3 and 4: fewer make RMSE, standard CRPS, Brier and variogram score larger, not fair CRPS and energy score"
     assert (facts["first"], facts["second"]) == (f"{tmp_path / 'smaller'}: smaller", f"{scored}: model")
 
 

@@ -159,6 +159,21 @@ def test_a_short_record_falls_back_on_its_states():
     assert climate_of(truth_of(six_hourly("2020-01-01", 40), "2019-01-01"), valid)[1].size == 0
 
 
+@pytest.mark.parametrize(("days", "enough"), [(1, False), (2, False), (5, True)])
+def test_a_sparse_hour_leaves_no_climatology_of_few_states(years, days, enough):
+    """The record has 18 UTC on so many days of each of two years. All valid times had the climatology of as few states as there."""
+    clock = (years.times - years.times.astype("datetime64[D]")) / np.timedelta64(1, "h")
+    since = np.concatenate([years.times - np.datetime64(f"{year}-08-05T18", "ns") for year in (2012, 2013)]).reshape(2, -1)
+    near = ((since >= np.timedelta64(0)) & (since < days * np.timedelta64(1, "D"))).any(axis=0)
+    record = truth_of(years.times[(clock != 18) | near], "2016-07-01")
+    valid = np.array(["2017-08-05T00", "2017-08-05T18"], "datetime64[ns]")
+    members = other_years(record, valid)
+    assert (members is not None) == enough
+    if enough:
+        assert members.shape == (2, 10)
+    assert other_years(record, valid[:1]).shape == (1, 50)
+
+
 def test_enough_years_are_named_as_such(years):
     valid = np.array([["2017-08-05T00"]], "datetime64[ns]")
     name, members = climate_of(years, valid)

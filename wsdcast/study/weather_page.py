@@ -24,10 +24,10 @@ FORECAST_SCORES = {
 }
 """Scores of forecasts in the table by lead time, with their headings and digits."""
 OF_SPECTRA = (
-    "A bootstrap sample has fewer different initial times, so its spectra are less certain and deviate more: the deviation of a spectrum "
-    "may lie at the low end of its brackets or below, and its gain at an end or beyond."
+    "Few initial times inflate the deviation of a spectrum, for all settings alike, so small ones look more similar than they are. "
+    "Deviations and their gains have no brackets, because those of bootstrap samples hardly ever hold a small one."
 )
-"""How to read the intervals of spectra, which are percentiles of a biased statistic."""
+"""How to read the deviations of spectra."""
 
 
 def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, saturates: dict[str, int | None]) -> None:

@@ -15,7 +15,7 @@ from wsdcast.study.weather_page import diverged
 from wsdcast.training.predictions import errors_in_words
 from wsdcast.verification.bootstrap import block_weights, blocks_in_words, interval, resampled
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
-from wsdcast.verification.metrics import metrics
+from wsdcast.verification.metrics import WITH_INTERVALS, metrics
 from wsdcast.weather.solver_choice import CRPS_TOLERANCE, best_of
 
 KEY = ("prior", "solver", "grid_in_time", "warmth", "nfe")
@@ -31,7 +31,7 @@ SCORED = {
     "energy_score": "energy_score",
     "kinetic_energy_deviation_mean": "kinetic_energy_deviation",
 }
-"""Metrics with intervals and their names in a study; the last two are of winds only."""
+"""Metrics by seed and their names in a study; the last two are of winds only."""
 SHOWN = ("power_ratio", "kinetic_energy_ratio", "rank_histogram", "variogram_score")
 """Metrics of which a study has the mean over seeds alone."""
 GAINS = {"crps_fair": "crps_gain", "power_deviation_mean": "power_deviation_gain", "energy_score": "energy_score_gain"}
@@ -44,7 +44,8 @@ def combine(parts: list[Part], shares: Mapping[str, float]) -> xr.Dataset:
     """One data set of all settings, (setting,); docs/schema.md lists its variables.
 
     Scores are computed for each seed from means over its initial times, then averaged over seeds. Intervals hold 95 % of bootstrap samples
-    of initial times, drawn in blocks and the same for all settings and seeds. ``_by_seed`` shows how much seeds differ.
+    of initial times, drawn in blocks and the same for all settings and seeds. ``_by_seed`` shows how much seeds differ. Deviations of
+    spectra and gains in them have no intervals: few initial times inflate them, and those of bootstrap samples even more (docs/study.md).
 
     ``best`` marks the setting of each prior and number of evaluations that the scores ``_validation`` choose. All other scores are those of
     the test split. A setting diverged if a member left the physical range (``runaway`` > 0); its scores are NaN.
@@ -113,10 +114,9 @@ def _metrics(mean: xr.Dataset) -> xr.Dataset:
 
 
 def _draws(sums: xr.Dataset, longest_lead: np.timedelta64) -> xr.Dataset:
-    """Metrics of bootstrap samples, (draw, setting, seed, ...)."""
+    """Metrics that have intervals, of bootstrap samples, (draw, setting, seed, ...)."""
     weights = block_weights(sums["time"].values, longest_lead)
-    sums = sums.drop_vars(["rank_histogram", "variogram_score"], errors="ignore")  # they have no intervals, and many values
-    return _metrics(resampled(sums, weights))
+    return metrics(resampled(sums[[name for name in WITH_INTERVALS if name in sums]], weights))
 
 
 def _scores(sums: xr.Dataset, by_seed: xr.Dataset, draws: xr.Dataset | None, suffix: str, settings: int) -> xr.Dataset:
@@ -127,7 +127,7 @@ def _scores(sums: xr.Dataset, by_seed: xr.Dataset, draws: xr.Dataset | None, suf
             continue
         result[f"{short}{suffix}"] = _over_seeds(by_seed[name])
         result[f"{short}{suffix}_by_seed"] = by_seed[name]
-        if draws is not None:
+        if draws is not None and name in draws:
             result[f"{short}{suffix}_interval"] = interval(_over_seeds(draws[name]))
     result[f"power_deviation_sum{suffix}"] = _over_seeds(by_seed["power_deviation_mean"] * by_seed["energetic_wavenumbers"])
     result[f"runaway{suffix}"] = sums["runaway"].mean(["time", "seed"])
@@ -150,10 +150,10 @@ def _all_gains(study: xr.Dataset, by_seed: xr.Dataset, draws: xr.Dataset, suffix
         for name, short in GAINS.items():
             if name not in by_seed:
                 continue
-            seeds, drawn = by_seed[name], _over_seeds(draws[name])
-            gains[f"{short}{label}{suffix}"] = _gain(_over_seeds(seeds), compared, reference)
-            gains[f"{short}{label}{suffix}_by_seed"] = _gain(seeds, compared, reference)
-            gains[f"{short}{label}{suffix}_interval"] = interval(_gain(drawn, compared, reference))
+            gains[f"{short}{label}{suffix}"] = _gain(_over_seeds(by_seed[name]), compared, reference)
+            gains[f"{short}{label}{suffix}_by_seed"] = _gain(by_seed[name], compared, reference)
+            if name in draws:
+                gains[f"{short}{label}{suffix}_interval"] = interval(_gain(_over_seeds(draws[name]), compared, reference))
     return gains.reindex(setting=range(study.sizes["setting"])).drop_vars("setting") if gains else gains
 
 

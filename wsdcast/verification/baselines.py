@@ -19,6 +19,8 @@ WINDOW = 5
 """Largest distance in days from the same day of another year at which a state is used for that day."""
 YEARS = 2
 """Smallest number of other years for a climatology by time of year."""
+STATES = 10
+"""Smallest number of states of one. The RMSE of the mean of ten independent states is 5 % larger than that of the mean of the climate."""
 
 Times = NDArray[np.datetime64]
 Indices = NDArray[np.intp]
@@ -41,8 +43,8 @@ def other_years(truth: Truth, valid_times: Times) -> Indices | None:
         valid_times: all valid times, of any shape, such as (time, lead).
 
     Returns:
-        Positions of the states in ``truth.times``, (*valid_times.shape, member). None if any valid time has states in fewer than
-        :data:`YEARS` other years.
+        Positions of the states in ``truth.times``, (*valid_times.shape, member). None if any valid time has fewer than :data:`STATES`
+        states, or states in fewer than :data:`YEARS` other years.
     """
     if not truth.past.size:
         return None
@@ -61,9 +63,10 @@ def other_years(truth: Truth, valid_times: Times) -> Indices | None:
             candidates.append(np.where((past[index] == day) & (years != year), truth.past[index], -1))
     states = np.stack(candidates, axis=-1).reshape(valid.size, -1, 2 * WINDOW + 1)
     usable = states >= 0
-    if (usable.any(axis=-1).sum(axis=-1) < YEARS).any():
+    fewest = int(usable.sum(axis=(1, 2)).min())
+    if fewest < STATES or (usable.any(axis=-1).sum(axis=-1) < YEARS).any():
         return None
-    members = min(CLIMATOLOGY_MEMBERS, int(usable.sum(axis=(1, 2)).min()))
+    members = min(CLIMATOLOGY_MEMBERS, fewest)
     chosen = [row[mask][evenly_spread(int(mask.sum()), members)] for row, mask in zip(states, usable, strict=True)]
     return np.stack(chosen).reshape(*valid_times.shape, members)
 

@@ -161,7 +161,7 @@ def score_pair(first: str | Path, second: str | Path) -> Summary:
     }
     sizes = [int(scores.attrs["members"]) for scores in pair]
     if sizes[0] != sizes[1]:
-        advice = "the RMSE of a mean of fewer members is larger, fair CRPS and energy score are not"
+        advice = "fewer make RMSE, standard CRPS, Brier and variogram score larger, not fair CRPS and energy score"
         summary.facts["members"] = f"{sizes[0]} and {sizes[1]}: {advice}"
     return summary
 

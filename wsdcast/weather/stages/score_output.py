@@ -16,7 +16,7 @@ from wsdcast.report.page import write_report
 from wsdcast.runs.artefact import Summary, complete, complete_netcdf
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.names import MOMENTS_ALONE, REPORT, SCORES, SCORES_TABLE
-from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW, YEARS
+from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW
 from wsdcast.verification.bootstrap import blocks_in_words, longest_lead
 from wsdcast.verification.coordinates import write_netcdf
 from wsdcast.verification.intervals import BY_START, as_table
@@ -96,7 +96,7 @@ def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
     summary.facts |= variable_shown(headline, scores)
     number = f"{scores.attrs['climatology_members']} " if "climatology_members" in scores.attrs else ""  # older scores do not say it
     for name, states in (
-        (CLIMATOLOGY, f"past states as members, the same for all initial times: fewer than {YEARS} other years have the same days"),
+        (CLIMATOLOGY, "past states as members, the same for all initial times: too few states are of the same days of other years"),
         (PROBABILISTIC_CLIMATOLOGY, f"states of the same days of other years as members, within {WINDOW} days"),
     ):
         if name in scores["forecast"]:
