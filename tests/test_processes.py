@@ -267,14 +267,14 @@ import time
 from wsdcast.runs import processes
 from wsdcast.training import fitting
 from wsdcast.weather.stages import rollout, train
-from wsdcast.weather.training import moments, stage
+from wsdcast.weather.training import job, moments
 from wsdcast.data.store.forecasts import Forecasts
 
 def never(*_):
     raise AssertionError("only the first looks")
 
 if rank:
-    for module in (train, moments, stage, rollout, processes):
+    for module in (train, moments, job, rollout, processes):
         module.is_current = never
     Forecasts.create = Forecasts.written = never
     for module, name in ((moments, "folds"), (moments, "make_stamp"), (fitting, "make_stamp"), (rollout, "make_stamp")):
@@ -313,9 +313,9 @@ from wsdcast import cli
 from wsdcast.training import fitting
 fast = fitting.fit
 
-def slow(training, *others):
-    for step in fast(training, *others):
-        if rank == 1 and step.number == 4 and others[3].steps == 12:
+def slow(training, plan):
+    for step in fast(training, plan):
+        if rank == 1 and step.number == 4 and plan.settings.steps == 12:
             os.kill(os.getpid(), signal.SIGTERM)
         yield step
 
