@@ -324,6 +324,37 @@ def test_a_training_that_is_stopped_has_every_validation_in_the_end(tmp_path, st
         assert torch.equal(value, resumed.network.state_dict()[name])
 
 
+def test_a_validation_that_fails_loses_no_step(tmp_path):
+    """It may need more memory than the GPU has. Each restart trained the steps since the last checkpoint again, and failed again."""
+    settings, log, has_memory, steps = Optimisation(steps=20, batch=8), TrainingLog(validate_every=10), list[bool](), list[int]()
+
+    def trained(directory: Path) -> Fitted:
+        training = begun()
+
+        def loss_of(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+            steps.append(training.step)
+            return regression(model, x)
+
+        def validate(model: nn.Module) -> dict[str, float]:
+            if not has_memory and training.step == 10:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return {"loss": regression(model, X).item()}
+
+        return fitted(training, Plan(points, loss_of, 64, settings, 0, validate), log, directory, "line")
+
+    for _ in range(2):
+        with pytest.raises(torch.OutOfMemoryError):
+            trained(tmp_path / "failed")
+    assert steps == [*range(10)]
+    has_memory.append(True)
+    resumed = trained(tmp_path / "failed")
+    assert steps == [*range(20)]
+    whole = trained(tmp_path / "whole")
+    assert resumed.history.validations == whole.history.validations
+    assert [row["step"] for row in whole.history.validations] == [10, 20]
+    assert torch.equal(resumed.network.weight, whole.network.weight)
+
+
 TWO_PROCESSES = """
 import atexit
 import sys
