@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from wsdcast.nets.weights import WEIGHTS, Model, save_networks
 from wsdcast.runs import processes
 from wsdcast.runs.artefact import make_stamp
-from wsdcast.runs.devices import compiled
+from wsdcast.runs.devices import compiled, eagerly
 from wsdcast.runs.errors import StoppedError, UserError
 from wsdcast.runs.progress import note, track
 from wsdcast.runs.recipes import Experiment, Optimisation, TrainingLog
@@ -244,7 +244,8 @@ def _validation(
     validate: Callable[[Model], dict[str, float]], training: Training[Model], name: str, log_value: Callable[[str, float, int], None]
 ) -> dict[str, float]:
     """Validate the averaged network, print and log its scores, and return them with the step: a row of the table."""
-    scores = validate(training.averaged)
+    with eagerly():  # frozen networks may have kernels for the batches of the training, and here they have others
+        scores = validate(training.averaged)
     if processes.is_first():
         note(f"{name}, step {training.step}, validation: {', '.join(f'{score} {value:.4f}' for score, value in scores.items())}")
     for score, value in scores.items():
