@@ -54,7 +54,7 @@ forecast() {
     measure "scores of it" wsdcast score --run "$run" --json
 }
 
-say "commit $(git rev-parse --short HEAD 2> /dev/null || echo unknown)"
+say "commit ${COMMIT:-$(git rev-parse --short HEAD 2> /dev/null || echo unknown)}"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 for part; do
     case $part in
@@ -85,7 +85,7 @@ for part; do
         measure "from the CPU to the GPU and back" wsdcast prepare --recipe "$here/on_a_gpu.yaml" --run "$out/moved"
         # Each stops after some seconds, which must be enough to import everything on a cold machine.
         for visible in "" 0 ""; do
-            CUDA_VISIBLE_DEVICES=$visible timeout --signal TERM "${SECONDS_EACH:-30}" \
+            CUDA_VISIBLE_DEVICES=$visible timeout --signal TERM -k 10 "${SECONDS_EACH:-30}" \
                 wsdcast train --recipe "$here/on_a_gpu.yaml" --run "$out/moved" 2>&1 | grep -E "goes on|stopped" ||
                 say "the training had not begun; SECONDS_EACH must be longer"
         done

@@ -339,20 +339,56 @@ def test_deterministic_runs_set_the_flags_of_torch_and_restore_them(monkeypatch)
     torch.set_float32_matmul_precision("high")
 
     def sampler(context: Tensor, noise: Tensor) -> Tensor:
-        inside.append((cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, torch.are_deterministic_algorithms_enabled()))
-        assert torch.get_float32_matmul_precision() == "highest"
+        inside.append((cudnn.benchmark, cudnn.deterministic, cudnn.conv.fp32_precision, torch.are_deterministic_algorithms_enabled()))
+        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
         return noise
 
     exact = acceleration.accelerated(sampler, [], deterministic=True)
     exact(torch.ones(1), torch.ones(1))
     assert torch.get_float32_matmul_precision() == "high"
     torch.set_float32_matmul_precision(precision)
-    assert inside == [(False, True, False, True)]
+    assert inside == [(False, True, "ieee", True)]
     assert (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == before
     assert not torch.are_deterministic_algorithms_enabled()
     with pytest.raises(ZeroDivisionError):
         acceleration.accelerated(lambda context, noise: 1 / 0, [], deterministic=True)(torch.ones(1), torch.ones(1))
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.fixture
+def float32_flags():
+    """Return torch's flags of precision, and reset them in the end."""
+    backends = torch.backends
+    single = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul, backends.mkldnn.conv]
+    flags = [backends, backends.cudnn, *single]
+    before = [of.fp32_precision for of in flags]
+    backends.cuda.matmul.fp32_precision = "none"  # as in a new process
+    yield flags
+    torch.set_float32_matmul_precision("highest")
+    backends.cudnn.allow_tf32 = True
+    for of, precision in zip(flags, before, strict=True):
+        of.fp32_precision = precision
+
+
+@pytest.mark.parametrize("number", [None, *range(5)])
+@pytest.mark.parametrize("precision", ["tf32", "ieee"])
+def test_the_precision_that_a_user_has_set_is_restored(float32_flags, number, precision):
+    """torch refuses to read older flags, such as ``allow_tf32``, where newer ones are set. A flag that only inherits goes on to inherit."""
+    if number is not None:
+        float32_flags[number].fp32_precision = precision
+    else:  # the older ones
+        torch.set_float32_matmul_precision("highest" if precision == "ieee" else "high")
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    before = [of.fp32_precision for of in float32_flags]
+    x = torch.ones(1, 1, 3, 3)
+    with acceleration.deterministic_algorithms():
+        assert [of.fp32_precision for of in float32_flags] == ["none"] * 2 + ["ieee"] * 5
+        torch.nn.functional.conv2d(x, x) @ torch.ones(1, 1)
+    assert [of.fp32_precision for of in float32_flags] == before
+    float32_flags[0].fp32_precision = "none"
+    if number in (0, 1):
+        float32_flags[1].fp32_precision = "none"
+        assert torch.backends.cuda.matmul.fp32_precision == "none"
 
 
 def test_a_flag_that_only_warns_is_restored_too():

@@ -86,12 +86,12 @@ def test_a_deterministic_rollout_is_deterministic_to_its_last_field(trained_run,
     flags = []
 
     def seen(*arguments):
-        flags.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32))
+        flags.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.conv.fp32_precision))
         return one_step(*arguments)
 
     monkeypatch.setattr(rollout_stage, "one_step", seen)
     wsdcast.rollout(run=trained_run, starts=1, days=0.25, deterministic=True)
-    assert flags == [(True, False)]
+    assert flags == [(True, "ieee")]
     assert not torch.are_deterministic_algorithms_enabled()
 
 

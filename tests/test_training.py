@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from wsdcast.nets.unet import UNet
 from wsdcast.runs import processes
 from wsdcast.runs.errors import StoppedError, UserError
 from wsdcast.runs.recipes import Optimisation, TrainingLog
-from wsdcast.training import loop
+from wsdcast.training import fitting, loop
 from wsdcast.training.fitting import Fitted, History, fitted
 from wsdcast.training.loop import Plan, fit, read
 from wsdcast.training.state import Training
@@ -324,6 +325,58 @@ def test_a_training_that_is_stopped_has_every_validation_in_the_end(tmp_path, st
     assert [row[:4] for row in resumed.history.losses] == [row[:4] for row in whole.history.losses]
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name])
+
+
+def test_a_validation_that_fails_loses_no_step(tmp_path):
+    """It may need more memory than the GPU has. Each restart trained the steps since the last checkpoint again, and failed again."""
+    settings, log, has_memory, steps = Optimisation(steps=20, batch=8), TrainingLog(validate_every=10), list[bool](), list[int]()
+
+    def trained(directory: Path) -> Fitted:
+        training = begun()
+
+        def loss_of(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+            steps.append(training.step)
+            return regression(model, x)
+
+        def validate(model: nn.Module) -> dict[str, float]:
+            if not has_memory and training.step == 10:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return {"loss": regression(model, X).item()}
+
+        return fitted(training, Plan(points, loss_of, 64, settings, 0, validate), log, directory, "line")
+
+    for _ in range(2):
+        with pytest.raises(torch.OutOfMemoryError):
+            trained(tmp_path / "failed")
+    assert steps == [*range(10)]
+    has_memory.append(True)
+    resumed = trained(tmp_path / "failed")
+    assert steps == [*range(20)]
+    whole = trained(tmp_path / "whole")
+    assert resumed.history.validations == whole.history.validations
+    assert [row["step"] for row in whole.history.validations] == [10, 20]
+    assert torch.equal(resumed.network.weight, whole.network.weight)
+
+
+def test_a_validation_makes_no_kernels(tmp_path, monkeypatch):
+    """A frozen network has kernels for batches of the training, of another size and precision. New ones take longer than a validation."""
+    eager, seen = [False], []
+
+    @contextmanager
+    def eagerly():
+        eager[0] = True
+        yield
+        eager[0] = False
+
+    monkeypatch.setattr(fitting, "eagerly", eagerly)
+
+    def loss_of(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        seen.append((len(x), eager[0]))
+        return (model(x) - x).square().mean()
+
+    plan = Plan(points, loss_of, 64, Optimisation(steps=4, batch=8), 0, lambda model: {"loss": loss_of(model, X).item()})
+    fitted(begun(), plan, TrainingLog(validate_every=2), tmp_path, "line")
+    assert seen == 2 * [(8, False), (8, False), (len(X), True)]
 
 
 TWO_PROCESSES = """

@@ -8,8 +8,8 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from wsdcast.training import validation
-from wsdcast.training.predictions import errors, overall_errors
+from wsdcast.training import predictions, validation
+from wsdcast.training.predictions import batches_of, errors, overall_errors, write_predictions
 from wsdcast.training.validation import ensemble_scores, flow_scores, moments_scores
 from wsdcast.warmstart.paths import STRAIGHT
 from wsdcast.warmstart.prior import InformedPrior
@@ -79,6 +79,36 @@ def test_scores_of_moments_are_those_written_out():
     scores = moments_scores(moments, Samples(), WEIGHTS)
     expected = {"NLL": -norm.logpdf(target, mean, std).mean(), "std of (x - mean) / std": of_all[1], "error": of_all[0]}
     assert scores == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("most", "together"), [(1, {1}), (3 * 24, {3, 1}), (2**21, {32, 8})])
+def test_moments_of_large_fields_are_predicted_in_smaller_batches(tmp_path, monkeypatch, most, together):
+    """On a grid of 1440x721 points 32 samples would take 222 GB. Samples have 24 points here."""
+
+    def moments(context: Tensor) -> tuple[Tensor, Tensor]:
+        sizes.add(len(context))
+        return context[:, :2], context[:, 2:4].exp()
+
+    def results() -> list:
+        everything = [(moments, torch.arange(COUNT))]
+        write_predictions(tmp_path, everything, Samples(), {})
+        in_file = np.load(tmp_path / "moments.npy")
+        return [in_file, errors(everything, Samples(), WEIGHTS), [*moments_scores(moments, Samples(), WEIGHTS).values()]]
+
+    sizes: set[int] = set()
+    whole = results()
+    monkeypatch.setattr(predictions, "MOST_POINTS", most)
+    sizes.clear()
+    for ours, expected in zip(results(), whole, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5)
+    assert sizes == together
+
+
+@pytest.mark.parametrize(("grid", "size"), [((121, 240), 32), ((181, 360), 32), ((721, 1440), 2), ((2161, 4320), 1)])
+def test_batches_of_predictions_keep_their_size_up_to_one_degree(monkeypatch, grid, size):
+    """Each has its own seed of dropout, so another size would change the predictions."""
+    monkeypatch.setattr(Samples, "shape", (24, *grid))
+    assert batches_of(Samples(), torch.arange(64))[0].numel() == size
 
 
 def test_scores_of_ensembles_are_those_written_out():

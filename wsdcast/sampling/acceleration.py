@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -73,17 +74,30 @@ def exactly(sampler: Sampler) -> Sampler:
 
 @contextmanager
 def deterministic_algorithms() -> Iterator[None]:
-    """Set torch's flags within the block so that results have the same bits every time."""
-    deterministic, precision = torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
-    warns_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+    """Set torch's flags within the block so that results have the same bits every time, in full float32.
+
+    Precisions are set by ``fp32_precision`` alone. torch refuses to read the older flags, such as ``allow_tf32``, where a user has set the
+    newer ones.
+    """
+    cudnn, mkldnn = torch.backends.cudnn, cast(Any, torch.backends.mkldnn)  # of which mypy does not know the flags
+    deterministic, warns_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    of_cudnn = cudnn.benchmark, cudnn.deterministic
+    # What is "none" reads as the one above it. So those above are set first, and each is read as it is set itself.
+    above: list[Any] = [torch.backends, cudnn]
+    single: list[Any] = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
+    precisions = list[tuple[Any, str]]()
+    try:
+        for flags, precision in [(flags, "none") for flags in above] + [(flags, "ieee") for flags in single]:
+            precisions.append((flags, flags.fp32_precision))
+            flags.fp32_precision = precision
+        cudnn.benchmark, cudnn.deterministic = False, True
         torch.use_deterministic_algorithms(True)
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(deterministic, warn_only=warns_only)
-            torch.set_float32_matmul_precision(precision)
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warns_only)
+        cudnn.benchmark, cudnn.deterministic = of_cudnn
+        for flags, precision in precisions:
+            flags.fp32_precision = precision
 
 
 def as_graph(sampler: Sampler) -> Sampler:

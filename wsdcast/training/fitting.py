@@ -26,7 +26,7 @@ from torch import nn
 from wsdcast.nets.weights import WEIGHTS, Model, save_networks
 from wsdcast.runs import processes
 from wsdcast.runs.artefact import make_stamp
-from wsdcast.runs.devices import compiled
+from wsdcast.runs.devices import compiled, eagerly
 from wsdcast.runs.errors import StoppedError, UserError
 from wsdcast.runs.progress import note, track
 from wsdcast.runs.recipes import Experiment, Optimisation, TrainingLog
@@ -132,6 +132,7 @@ def fitted(training: Training[Model], plan: Plan[Model, Batch], log: TrainingLog
     Raises:
         UserError: if a loss is not finite; the last checkpoint stays.
         StoppedError: if SIGTERM or SIGINT came, after a checkpoint was written.
+        Exception: any error of a validation, after a checkpoint was written.
     """
     settings, checkpoint_directory = plan.settings, directory / "checkpoints" / name
     history = _restored(training, checkpoint_directory)
@@ -149,10 +150,16 @@ def fitted(training: Training[Model], plan: Plan[Model, Batch], log: TrainingLog
         history.add(row_steps)
         row_steps.clear()
 
+    def is_due() -> bool:
+        return training.step % log.validate_every == 0 or training.step == settings.steps
+
+    def seconds() -> float:
+        return seconds_before + time.perf_counter() - started
+
     def save_checkpoint() -> None:
         if row_steps:
             write_row()
-        history.seconds = seconds_before + time.perf_counter() - started
+        history.seconds = seconds()
         tensors = training.tensors()
         # All wait: torchrun ends the others as soon as one ends, also in the middle of a save. If the disk is full, all end alike.
         processes.decided(lambda: checkpoints.save(checkpoint_directory, training.step, tensors, vars(history), log.keep_checkpoints))
@@ -163,9 +170,25 @@ def fitted(training: Training[Model], plan: Plan[Model, Batch], log: TrainingLog
 
     steps, pending = fit(training, plan), list[PendingStep]()
     with stop_signals() as signals, _tensorboard(directory / "tensorboard" / name, log, first_step) as log_value, closing(steps):
+
+        def validate() -> None:
+            if plan.validate:
+                history.validations.append(_validation(plan.validate, training, name, log_value))
+            stop(signal_of_any())
+
+        def signal_of_any() -> int:
+            return processes.highest(signals[0] if signals else 0)
+
+        def stop(signal_number: int) -> None:
+            if signal_number:
+                text = f"training {name} was stopped at step {training.step}; the same command goes on from there"
+                raise StoppedError(text, signal_number)
+
+        if first_step and is_due() and all(row["step"] != first_step for row in history.validations):
+            validate()  # the training ended before this validation, or in it
         for step in track(steps, f"training {name}", settings.steps, first_step, progress_text):
             pending.append(step)
-            validation_due = training.step % log.validate_every == 0 or training.step == settings.steps
+            validation_due = is_due()
             read_due = len(pending) >= STEPS_PER_READ[step.loss.device.type]
             # Several processes must read the same steps, but a signal may have come to one of them only. They wait until a read is due.
             stop_due = bool(signals) and processes.count() == 1
@@ -178,19 +201,13 @@ def fitted(training: Training[Model], plan: Plan[Model, Batch], log: TrainingLog
                 loss = done.loss
                 log_value("loss", loss, done.number)
             pending.clear()
-            if validation_due and plan.validate:
-                if processes.highest(signals[0] if signals else 0):
-                    save_checkpoint()  # the process may be killed before the validation is done
-                history.validations.append(_validation(plan.validate, training, name, log_value))
+            signal_number = signal_of_any()
+            if validation_due or signal_number:
+                save_checkpoint()  # before the validation, which may fail; whoever goes on from here validates first
+            stop(signal_number)
             if validation_due:
-                save_checkpoint()
-            # Only now: a training that goes on from this step does not validate it again.
-            if signal_number := processes.highest(signals[0] if signals else 0):
-                if not validation_due:
-                    save_checkpoint()
-                raise StoppedError(
-                    f"training {name} was stopped at step {training.step}; the same command goes on from there", signal_number
-                )
+                validate()
+    history.seconds = seconds()
     processes.decided(lambda: history.write(directory, name))
     return Fitted(training.averaged, history, settings, of_step)
 
@@ -210,7 +227,8 @@ def _validation(
     validate: Callable[[Model], dict[str, float]], training: Training[Model], name: str, log_value: Callable[[str, float, int], None]
 ) -> dict[str, float]:
     """Validate the averaged network, print and log its scores, and return them with the step: a row of the table."""
-    scores = validate(training.averaged)
+    with eagerly():  # frozen networks may have kernels for the batches of the training, and here they have others
+        scores = validate(training.averaged)
     if processes.is_first():
         note(f"{name}, step {training.step}, validation: {', '.join(f'{score} {value:.4f}' for score, value in scores.items())}")
     for score, value in scores.items():

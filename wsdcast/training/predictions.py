@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,10 @@ Predictors = list[tuple[Moments, Tensor]]
 """Moments models, each with the indices (sample,) of the samples that it predicts."""
 
 BATCH = 32
-"""Batch size of predictions."""
+"""The most samples of a batch of predictions."""
+
+MOST_POINTS = 2**21
+"""The most grid points of such a batch. On a grid of 1440x721 points the moments network of era5 takes 7 GB for each sample."""
 
 CHECKED = 256
 """Moments are checked on about this many samples."""
@@ -66,7 +70,7 @@ def write_predictions(path: Path, predictors: Predictors, samples: Samples, stam
         (path / "stamp.json").write_text(json.dumps(stamp, indent=2))
     processes.wait()
     array, seed = np.lib.format.open_memmap(file, mode="r+"), torch.initial_seed()
-    batches = list(enumerate(_batches(predictors)))[processes.number() :: processes.count()]
+    batches = list(enumerate(_batches(predictors, samples)))[processes.number() :: processes.count()]
     for number, (moments, indices) in track(batches, "predicting moments", len(batches)):
         torch.manual_seed(seed + number)
         array[indices.numpy()] = predict(moments, samples, indices).numpy()
@@ -106,7 +110,7 @@ def errors(predictors: Predictors, samples: Samples, weights: Tensor) -> tuple[T
         The error x - mean and the standardised error (x - mean) / std, each (channel,). The latter is 1 if the std is right.
     """
     squares, standardised_squares, count = torch.zeros(()), torch.zeros(()), 0
-    for moments, indices in _batches(predictors):
+    for moments, indices in _batches(predictors, samples):
         predicted = predict(moments, samples, indices)
         error = samples.target(indices).cpu() - predicted[:, 0]
         squares = squares + (error**2 * weights).mean(dim=(2, 3)).sum(dim=0)
@@ -131,6 +135,11 @@ def errors_in_words(error: float, standardised: float) -> str:
     return f"error {error:.3f} std of the data; (x - mean) / std has std {standardised:.2f}"
 
 
-def _batches(predictors: Predictors) -> list[tuple[Moments, Tensor]]:
+def batches_of(samples: Samples, indices: Tensor) -> tuple[Tensor, ...]:
+    """Divide indices of samples into batches that are small enough for the memory."""
+    return indices.split(max(1, min(BATCH, MOST_POINTS // math.prod(samples.shape[1:]))))
+
+
+def _batches(predictors: Predictors, samples: Samples) -> list[tuple[Moments, Tensor]]:
     """Each batch of indices with the moments model that predicts it."""
-    return [(moments, batch) for moments, indices in predictors for batch in indices.split(BATCH)]
+    return [(moments, batch) for moments, indices in predictors for batch in batches_of(samples, indices)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wsdcast.training.batches import Samples
-from wsdcast.training.predictions import BATCH, errors
+from wsdcast.training.predictions import BATCH, batches_of, errors
 from wsdcast.warmstart.crps import MEMBERS, almost_fair_crps
 from wsdcast.warmstart.flow import draw, training_loss
 from wsdcast.warmstart.moments import negative_log_likelihood
@@ -38,9 +38,8 @@ def moments_scores(moments: Moments, samples: Samples, weights: Tensor) -> dict[
         std is right; ``error``, the root mean square error in units of the data's std.
     """
     indices = _validation_indices(samples)
-    nll = [
-        negative_log_likelihood(moments, samples.context(batch), samples.target(batch)) * batch.numel() for batch in indices.split(BATCH)
-    ]
+    batches = batches_of(samples, indices)
+    nll = [negative_log_likelihood(moments, samples.context(batch), samples.target(batch)) * batch.numel() for batch in batches]
     error, standardised = (by_channel.square().mean().sqrt().item() for by_channel in errors([(moments, indices)], samples, weights))
     return {"NLL": torch.stack(nll).sum().item() / indices.numel(), "std of (x - mean) / std": standardised, "error": error}
 

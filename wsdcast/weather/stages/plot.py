@@ -32,7 +32,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST, INITIAL_STATES, SCORES, FigureName
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.times import TimeLike
-from wsdcast.training.predictions import BATCH, CHECKED
+from wsdcast.training.predictions import CHECKED, batches_of
 from wsdcast.verification.truth import Truth, open_truth, truth_of
 from wsdcast.warmstart.tails import tails_of
 from wsdcast.weather.harmonic_transform import spherical_transform
@@ -215,7 +215,7 @@ def _of_networks(figure: str, recipe: Recipe, directory: Path, summary: Summary)
     chosen = torch.arange(0, len(samples), -(-len(samples) // CHECKED))
     if figure == "targets":
         with torch.inference_mode():
-            data = [networks.prior_of(samples.context(batch)).normalise(samples.target(batch)) for batch in chosen.split(BATCH)]
+            data = [networks.prior_of(samples.context(batch)).normalise(samples.target(batch)) for batch in batches_of(samples, chosen)]
             weights = torch.from_numpy(record.grid.area_weights)[:, None]
 
             def power(fields: torch.Tensor) -> np.ndarray:
@@ -225,7 +225,7 @@ def _of_networks(figure: str, recipe: Recipe, directory: Path, summary: Summary)
             wavenumbers = np.arange(1.0, record.grid.longitude.size // 2 + 1)
             return targets_figure(torch.cat(data).cpu(), spherical_transform(record.grid), power, wavenumbers, "zonal wavenumber")
     with torch.inference_mode():
-        batches = ((networks.prior_of(samples.context(batch)), samples.target(batch), None) for batch in chosen.split(BATCH))
+        batches = ((networks.prior_of(samples.context(batch)), samples.target(batch), None) for batch in batches_of(samples, chosen))
         tails = tails_of(batches)
     summary.facts |= {f"states, {name}": str(of) for name, of in tails.items()}
     return tails_figure(tails, "states in units of their std")
