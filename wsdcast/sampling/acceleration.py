@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,8 @@ def deterministic_algorithms() -> Iterator[None]:
     Precisions are set by ``fp32_precision`` alone. torch refuses to read the older flags, such as ``allow_tf32``, where a user has set the
     newer ones.
     """
-    cudnn, mkldnn = torch.backends.cudnn, cast(Any, torch.backends.mkldnn)  # of which mypy does not know the flags
+    cudnn: Any = torch.backends.cudnn  # mypy does not know its flags, nor those of mkldnn
+    mkldnn: Any = torch.backends.mkldnn
     deterministic, warns_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     of_cudnn = cudnn.benchmark, cudnn.deterministic
     # What is "none" reads as the one above it. So those above are set first, and each is read as it is set itself.
