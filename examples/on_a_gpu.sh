@@ -4,7 +4,8 @@
 #     sh examples/on_a_gpu.sh OUT [PART ...]
 #
 # The parts, in order of their worth, with the minutes that an H200 should need, estimated; without PART all of them run in this order:
-#     rollout     6   time of a rollout at 1.5 degrees relative to its networks alone, with four, ten and one evaluations per sample
+#     rollout     8   one evaluation at 1.5 degrees, eager and compiled in two ways, with its longest kernels; then the time of a rollout
+#                     relative to its networks alone, with four, ten and one evaluations per sample
 #     train       3   the same for training steps
 #     members     4   members of a small model made fast, with --deterministic (twice: the bits must agree) and on the CPU
 #     move        2   a training that begins on the CPU, continues on the GPU, and goes back
@@ -12,7 +13,9 @@
 #     others      5   rollout for an ensemble trained on the CRPS and for the planet, and train for the planet
 #     weather    15   the study on GFS wind at 1.5 degrees, and scores of the same members, fast and deterministic
 #     images     60   the study on CIFAR-10 with the paper's networks; IMAGES names the archive or an npz
-# For a quarter of an hour give `rollout train`, and then `members` if five minutes are left, or else `move precision`.
+# For a quarter of an hour give `rollout train`, and then `members` if five minutes are left, or else `move precision`. Where the time of the
+# machine counts, try the packages before, on any machine: `python3 -c "import wsdcast.bench.rollout, wsdcast.bench.train, wsdcast.cli"`. Keep
+# what is printed: `sh examples/on_a_gpu.sh OUT rollout train 2>&1 | tee LOG`. OUT holds many files, of kernels and of runs.
 #
 # Each measurement runs by itself and prints what it finds at once. One that fails, or takes more than LIMIT seconds (300), does not keep the
 # next from running. It needs no internet. `weather` needs the analyses of pipelines/gfs-1.5.yaml in wind/*.nc or in the files that WIND
@@ -54,12 +57,14 @@ forecast() {
     measure "scores of it" wsdcast score --run "$run" --json
 }
 
+python3 -c "import wsdcast.bench.rollout, wsdcast.bench.train, wsdcast.cli" || exit 1 # else each measurement would fail by itself
 say "commit ${COMMIT:-$(git rev-parse --short HEAD 2> /dev/null || echo unknown)}"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 for part; do
     case $part in
     rollout)
-        # The first command compiles both networks. The next two find the kernels in the cache.
+        measure "one evaluation" python3 "$here/evaluation_on_a_gpu.py" era5 50
+        # The next command compiles the moments network too. The last two find all kernels in the cache.
         for evaluations in 4 10 1; do
             measure "evaluations: $evaluations" wsdcast bench rollout --recipe era5 --members 50 --nfe $evaluations --lead 10d --json
         done

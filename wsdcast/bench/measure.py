@@ -6,7 +6,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 import torch
+
+from wsdcast.runs.progress import note
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,20 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB; Python {platform.python_version()}, {packages}"
 
 
-def paired(*functions: Callable[[], Any], rounds: int = 15) -> list[float]:
-    """Return the shortest time of each function, in seconds. The functions take turns, so other work on the machine slows all of them."""
+def paired(*functions: Callable[[], Any], rounds: int = 15, names: Sequence[str] = ()) -> list[float]:
+    """Return the shortest time of each function, in seconds. The functions take turns, so other work on the machine slows all of them.
+
+    With the ``names`` of the functions each time is noted as soon as it is measured, for runs that may be cut short.
+    """
     shortest = [float("inf")] * len(functions)
     for _ in range(rounds):
         for number, function in enumerate(functions):
             begin = time.perf_counter()
             function()
-            shortest[number] = min(shortest[number], time.perf_counter() - begin)
+            seconds = time.perf_counter() - begin
+            shortest[number] = min(shortest[number], seconds)
+            if names:
+                note(f"{names[number]}: {seconds:.2f} s")
     return shortest
 
 

@@ -120,6 +120,8 @@ def bench_rollout(
         return evaluate
 
     try:
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         begin = time.perf_counter()
         rollout(1)  # compiles the networks
         note(f"the first lead time, in which a GPU compiles kernels: {time.perf_counter() - begin:.1f} s")
@@ -127,12 +129,15 @@ def bench_rollout(
         rollout(1)
         expected = (time.perf_counter() - begin) * settings.steps
         note(f"the rollout, by its next lead time: {expected:.1f} s")
+        if device.type == "cuda":  # before the networks alone, which have CUDA graphs of their own
+            figures["peak memory of the GPU, GiB"] = torch.cuda.max_memory_allocated() / 2**30
         rounds = ROUNDS if expected < LONG else 1
         networks_alone = [alone(generator, settings.nfe), *([alone(moments, 1)] if moments else [])]
         for evaluate_alone in networks_alone:
             evaluate_alone(1)  # records a CUDA graph on a GPU
         with memory_curve() as curve:
-            ours, generator_alone, *of_moments = paired(rollout, *networks_alone, rounds=rounds)
+            names = ("the rollout", "the generator alone", "the moments network alone")
+            ours, generator_alone, *of_moments = paired(rollout, *networks_alone, rounds=rounds, names=names)
     finally:
         shutil.rmtree(directory)
     samples = settings.members * settings.steps
@@ -155,8 +160,6 @@ def bench_rollout(
         "share of padding": 1 - settings.members / evaluated,
         "peak memory, GiB": max(memory for _, memory in curve),
     }
-    if device.type == "cuda":
-        figures["peak memory of the GPU, GiB"] = torch.cuda.max_memory_allocated() / 2**30
     limit = (
         f"{settings.nfe} evaluation{'s' * (settings.nfe > 1)} of the generator{' and one of the moments network' * bool(moments)} "
         f"for each sample, nothing else, in batches of {max(sizes)}, on a CPU one on each core"
