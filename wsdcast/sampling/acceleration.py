@@ -79,12 +79,13 @@ def deterministic_algorithms() -> Iterator[None]:
     Precisions are set by ``fp32_precision`` alone. torch refuses to read the older flags, such as ``allow_tf32``, where a user has set the
     newer ones.
     """
-    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+    backends: Any = torch.backends  # torch annotates only some of these flags
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
     deterministic, warns_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     of_cudnn = cudnn.benchmark, cudnn.deterministic
     # What is "none" reads as the one above it. So those above are set first, and each is read as it is set itself.
-    above: list[Any] = [torch.backends, cudnn]
-    single: list[Any] = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
+    above = [backends, cudnn]
+    single = [backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
     precisions = list[tuple[Any, str]]()
     try:
         for flags, precision in [(flags, "none") for flags in above] + [(flags, "ieee") for flags in single]:
