@@ -70,7 +70,7 @@ def test_artefacts_of_another_recipe_are_refused_and_kept(inpainted, tmp_path):
         (("train", "--prior", "standard"), "generator was made from another recipe (generator.prior: warm there, standard here)"),
         (("sample", "--nfe", "6"), "samples was made from another recipe (sample.nfe: 4 there, 6 here)"),
         (("sample", "--visible", "0.3"), "(task.visible_test: 0.1 there, 0.3 here)"),
-        (("sample", "--recipe", str(files["widths"])), f"run `wsdcast inpaint train --run {inpainted / 'run'} --overwrite` with this one"),
+        (("sample", "--recipe", str(files["widths"])), f"run `wsdcast inpaint train --run {inpainted / 'run'} --overwrite` with the same"),
         (("score", "--recipe", str(files["steps"])), "scores.nc was made from another recipe (classifier.steps: 4 there, 5 here)"),
         (("run", str(files["steps"])), "replace it with --overwrite"),
     ):

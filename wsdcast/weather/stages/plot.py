@@ -170,8 +170,8 @@ def _forecast_and_truth(recipe: Recipe, directory: Path) -> tuple[Path, Truth]:
     if states.exists() and not (directory / ANALYSIS).exists() and read_stamp(forecast) is not None:
         with open_store(forecast) as store:
             return forecast, open_truth(str(states), directory, store["time"].values.min(), channels_in(store))
-    forecast = require(recipe, directory, FORECAST, "rollout")
-    record = open_analysis(require(recipe, directory, ANALYSIS, "prepare"), whole=False)
+    forecast = require(recipe, directory, FORECAST)
+    record = open_analysis(require(recipe, directory, ANALYSIS), whole=False)
     return forecast, truth_of(record, record.variables)
 
 
@@ -183,11 +183,11 @@ def _scores(recipe: Recipe, directory: Path, needed: tuple[str, ...]) -> xr.Data
     """
     path = directory / SCORES
     if not path.exists():
-        require(recipe, directory, SCORES, "score")
+        require(recipe, directory, SCORES)
     scores = read_scores(path)
     # Scores without a forecast next to them were moved, and those against another truth have no stamp: nothing to compare them with.
     if (directory / FORECAST).exists() and "forecast" not in scores.attrs:
-        require(recipe, directory, SCORES, "score")
+        require(recipe, directory, SCORES)
     if "region" not in scores.dims:
         raise UserError(f"{path}: has no scores by region; it is of an older version, run `wsdcast score` again")
     if missing := [name for name in needed if name not in scores]:
@@ -207,7 +207,7 @@ def _of_networks(figure: str, recipe: Recipe, directory: Path, summary: Summary)
     """
     if recipe.generator.prior == "given":
         raise UserError(f"{figure} of the prior given cannot be drawn: its moments are a model of yours, which is in no file")
-    record = open_analysis(require(recipe, directory, ANALYSIS, "prepare"), past_states=recipe.forcings.past_states)
+    record = open_analysis(require(recipe, directory, ANALYSIS), past_states=recipe.forcings.past_states)
     networks = trained(recipe, directory, record)
     (samples,) = samples_of(record, networks.forcings, "test")
     if not len(samples):
