@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,10 @@ def prepare(
     new_source = source is not None or (isinstance(recipe, Overridden) and "data.source" in recipe.values)
     resolved, directory = resolve(recipe, run, Recipe, None if new_source and not append else ANALYSIS, **changes)
     data, path = resolved.data, directory / ANALYSIS
+    is_named = bool(recipe.recipe or "name" in recipe.values) if isinstance(recipe, Overridden) else recipe is not None
+    if data.source != "planet" and resolved.name == Recipe.DEFAULT and not is_named:
+        with suppress(UserError):  # a directory may have a name that a recipe cannot have
+            resolved = resolved.changed(name=directory.absolute().name)
     target, scratch = Grid.regular(data.grid), directory / ".unzipped"
     if data.source == "planet" and (data.start or data.end or data.skip):
         raise UserError("the simulated planet has no start, end or skip; its length is data.days")
