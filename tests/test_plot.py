@@ -153,7 +153,7 @@ def test_mistakes_end_in_one_line(finished_run, tmp_path, monkeypatch, arguments
         ("plume", {"at": 52.5}, "--at 52.5: expected latitude"),
         ("plume", {"at": (52.5, None)}, "--at (52.5, None): expected latitude"),
         ("plume", {"at": (91, 0)}, "--at 91,0: expected a latitude from -90 to 90"),
-        ("maps", {"lead_hours": "3d"}, "--lead-time '3d': expected a number of hours"),
+        ("maps", {"lead_hours": "3d"}, "lead_hours '3d': expected a number of hours"),
         ("maps", {"start": 2001}, "--start '2001': expected a time such as 2020-01-31T06"),
     ],
 )

@@ -144,7 +144,7 @@ def _check(figure: FigureName, path: Path, options: dict[str, object]) -> None:
     if figure == "plume" and options["at"] is None:
         raise UserError("plume: of which place? --at LATITUDE,LONGITUDE, such as --at 52.5,13.4")
     if not isinstance(options["lead-time"], Real | None):
-        raise UserError(f"--lead-time {options['lead-time']!r}: expected a number of hours")
+        raise UserError(f"lead_hours {options['lead-time']!r}: expected a number of hours")
 
 
 def _place_of(at: Iterable[float]) -> tuple[float, float]:
