@@ -213,6 +213,8 @@ def test_a_missing_file_or_score_is_named(finished_run, tmp_path):
         changed = scores.drop_vars("rank_histogram") if name is None else scores.assign(rank_histogram=name * scores["rank_histogram"])
         changed.to_netcdf(alone / "scores.nc")
         assert message in refused("plot", "ranks", "--run", str(alone))
+    scores.drop_vars("reliability").to_netcdf(alone / "scores.nc")  # as of a forecast without that wind
+    assert "has no reliability; it is of 10 m wind only" in refused("plot", "reliability", "--run", str(alone))
     (alone / "scores.nc").write_bytes(b"")
     assert "alone/scores.nc: cannot be read as scores (" in refused("plot", "curves", "--run", str(alone))
     scores.isel(region=0, drop=True).to_netcdf(alone / "scores.nc")  # as an older version wrote them

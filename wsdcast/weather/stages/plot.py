@@ -106,7 +106,10 @@ def plot(
             summary.facts["initial time"] = time_text(store["time"].values[row])
             if not (kept := channels_in(store)):
                 raise UserError(f"{forecast}: has scores and no fields (rollout --score); {figure} needs fields")
-            shown = subject([name for name in truth.variables if name in kept], resolved.score.headline)
+            names, headline = [name for name in truth.variables if name in kept], resolved.score.headline
+            shown = subject(names, headline)
+            if headline is not None and headline not in (shown.name, shown.speed, *shown.channels):
+                raise UserError(f"score.headline: {headline} is not in {forecast}, only {', '.join(names)}")
             if figure != "plume" and "number" not in store[shown.channels[0]].dims:
                 raise UserError(f"{forecast}: has only statistics over members (rollout.keep); {figure} needs the members")
             if figure == "maps":
@@ -191,7 +194,8 @@ def _scores(recipe: Recipe, directory: Path, needed: tuple[str, ...]) -> xr.Data
     if "region" not in scores.dims:
         raise UserError(f"{path}: has no scores by region; it is of an older version, run `wsdcast score` again")
     if missing := [name for name in needed if name not in scores]:
-        raise UserError(f"{path}: has no {missing[0]}")
+        winds = "; it is of 10 m wind only" if missing[0] == "reliability" else ""
+        raise UserError(f"{path}: has no {missing[0]}{winds}")
     scores = figures.at_scored_leads(scores)
     judged = scores.isel(forecast=0)
     if not any(np.isfinite(judged[name]).any() for name in needed):
