@@ -167,7 +167,7 @@ def test_training_again_without_its_options_says_that_they_are_missing(prepared,
     [
         ("--members", "0", "--members: input should be greater than or equal to 2, not 0"),
         ("--nfe", "1", "nfe 1: the solver midpoint cannot make this number of evaluations; the nearest possible number is 2"),
-        ("--nfe", "7", "nearest possible number is 6"),
+        ("--nfe", "7", "nearest possible numbers are 6 and 8"),
         ("--starts", "0", "--starts: input should be greater than 0"),
         ("--lead", "-1", "--lead '-1': expected a positive multiple of 6 h, such as 12h or 10d"),
         ("--lead", "36500.25d", "--lead '36500.25d': expected at most 36500 d"),

@@ -131,7 +131,7 @@ def test_no_moments_are_trained_for_a_generator_that_is_refused(inpainted, tmp_p
         (("study", "--visible", "some"), "--visible: input should be a valid number"),
         (("sample", "--contexts", "-1"), "--contexts: input should be greater than or equal to 2, not -1"),
         (("sample", "--samples", "0"), "--samples: input should be greater than or equal to 1, not 0"),
-        (("sample", "--nfe", "5"), "nfe 5: the solver midpoint cannot make this number of evaluations; the nearest possible number is 4"),
+        (("sample", "--nfe", "5"), "evaluations; the nearest possible numbers are 4 and 6"),
         (("sample", "--nfe", "0"), "--nfe: input should be greater than 0, not 0"),
         (("sample", "--solver", "auto"), "--solver: auto works for wind only; choose another solver"),
         (("sample", "--warmth", "1.1"), "--warmth: input should be less than or equal to 1"),
