@@ -342,7 +342,9 @@ def test_comparisons_that_would_mean_nothing_are_refused(scored, tmp_path):
         other[name] *= 1.001
     store = str(scored.parent / "model.zarr")
     wsdcast.score_forecast(store, write(other, tmp_path / "truth.zarr"), tmp_path / "run")
-    assert "different truth" in refuses(scored, tmp_path / "run")
+    line = refuses(scored, tmp_path / "run")
+    assert "different truth" in line
+    assert "score both with the same --truth, such as RUN/analysis.zarr" in line
     assert "is not there" in refuses(scored, tmp_path / "nowhere")
     (tmp_path / "broken.nc").write_bytes(b"no")
     assert "cannot be read as scores" in refuses(scored, tmp_path / "broken.nc")

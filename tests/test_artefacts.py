@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -262,3 +263,18 @@ def test_an_artefact_is_new_after_a_kill_before_the_old_one_was_removed(tmp_path
     with pytest.raises(OSError, match="broken"):
         write_half(tmp_path / "thing.zarr", OSError("broken"))
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == ["thing.zarr", "thing.zarr/new"]
+
+
+def test_a_directory_that_cannot_be_written_to_is_reported_by_the_name_of_the_file(tmp_path, monkeypatch):
+    """The name was that of a hidden lock. The test's user may be root, who can write everywhere."""
+    made = Path.mkdir
+
+    def refused(path, *arguments, **options):
+        if path.name.endswith(".lock"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        made(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(PermissionError) as error, complete(tmp_path / "c.png"):
+        pass
+    assert error.value.filename == str(tmp_path / "c.png")

@@ -140,12 +140,34 @@ def test_an_artefact_of_another_recipe_is_refused_and_kept(trained, directory):
     assert (trained / "analysis.zarr/zarr.json").read_text() == before
 
 
+def test_the_advice_for_another_recipe_names_the_first_stage_to_make_again(trained, directory):
+    """Repeating only the last stage would make nothing: its own sections have not changed."""
+    run = shutil.copytree(trained, directory / "run")
+    (directory / "other.yaml").write_text(TINY.replace("moments: {widths: [8, 8], steps: 4", "moments: {widths: [8, 8], steps: 5"))
+    assert invoke("rollout", "--run", run)[0] == 0
+    options = ("--run", run, "--recipe", "other.yaml")
+    line = refused("score", *options)
+    assert f"{run}/generator was made from another recipe (moments.steps: 4 there, 5 here)" in line
+    assert f"; run `wsdcast train --run {run} --overwrite` " in line
+    assert "with the same --recipe and -o as here, and so on with the commands after it, or leave out --recipe and -o" in line
+    for stage in ("train", "rollout"):
+        assert invoke(stage, *options, "--overwrite")[0] == 0
+    assert invoke("score", *options)[0] == 0
+
+
+def test_training_again_without_its_options_says_that_they_are_missing(prepared, directory):
+    run = new_run(prepared, directory / "copy")
+    assert invoke("train", "--run", run, "-o", "moments.steps=3")[0] == 0
+    line = refused("train", "--run", run)
+    assert "(moments.steps: 3 there, 4 here); repeat the options that it was made with, such as -o, replace it with --overwrite, or" in line
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
         ("--members", "0", "--members: input should be greater than or equal to 2, not 0"),
         ("--nfe", "1", "nfe 1: the solver midpoint cannot make this number of evaluations; the nearest possible number is 2"),
-        ("--nfe", "7", "nearest possible number is 6"),
+        ("--nfe", "7", "nearest possible numbers are 6 and 8"),
         ("--starts", "0", "--starts: input should be greater than 0"),
         ("--lead", "-1", "--lead '-1': expected a positive multiple of 6 h, such as 12h or 10d"),
         ("--lead", "36500.25d", "--lead '36500.25d': expected at most 36500 d"),

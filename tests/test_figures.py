@@ -181,7 +181,7 @@ def test_other_and_incomplete_scores_are_drawn(scores):
 def test_each_forecast_of_scores_has_its_own_colour_and_line(climatology):
     names = ["wsdcast", MOMENTS_ALONE, PERSISTENCE, *climatology]
     assert {"wsdcast", MOMENTS_ALONE, *BASELINES} == set(FORECASTS)
-    assert len(set(looks(names).values())) == len(names)
+    assert len({colour for colour, _ in looks(names).values()}) == len({style for _, style in looks(names).values()}) == len(names)
     assert looks(["IFS", "persistence"]) == {"IFS": FORECASTS["wsdcast"], "persistence": FORECASTS["persistence"]}
 
 

@@ -51,6 +51,14 @@ def test_a_data_set_in_place_of_its_file_is_refused_in_one_line(directory, call,
     assert not list(directory.iterdir())
 
 
+@pytest.mark.parametrize("days", ["1d", datetime.timedelta(days=1), np.timedelta64(1, "D"), True, -1])
+def test_a_length_that_is_no_number_is_refused_by_the_name_of_its_argument(directory, days):
+    """The option is ``--lead``; there is no option ``--days``."""
+    said = {True: r"days: expected a number, not true", -1: "days: input should be greater than 0, not -1"}
+    with pytest.raises(UserError, match=rf"^{said.get(days, 'days: expected a number, such as 1.5, not ')}"):
+        wsdcast.rollout(days=days)
+
+
 TOKYO = datetime.timezone(datetime.timedelta(hours=9))
 SAME_TIMES = {
     "text": "2020-01-31T06",

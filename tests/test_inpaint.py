@@ -70,7 +70,7 @@ def test_artefacts_of_another_recipe_are_refused_and_kept(inpainted, tmp_path):
         (("train", "--prior", "standard"), "generator was made from another recipe (generator.prior: warm there, standard here)"),
         (("sample", "--nfe", "6"), "samples was made from another recipe (sample.nfe: 4 there, 6 here)"),
         (("sample", "--visible", "0.3"), "(task.visible_test: 0.1 there, 0.3 here)"),
-        (("sample", "--recipe", str(files["widths"])), f"run `wsdcast inpaint train --run {inpainted / 'run'} --overwrite` with this one"),
+        (("sample", "--recipe", str(files["widths"])), f"run `wsdcast inpaint train --run {inpainted / 'run'} --overwrite` with the same"),
         (("score", "--recipe", str(files["steps"])), "scores.nc was made from another recipe (classifier.steps: 4 there, 5 here)"),
         (("run", str(files["steps"])), "replace it with --overwrite"),
     ):
@@ -131,7 +131,7 @@ def test_no_moments_are_trained_for_a_generator_that_is_refused(inpainted, tmp_p
         (("study", "--visible", "some"), "--visible: input should be a valid number"),
         (("sample", "--contexts", "-1"), "--contexts: input should be greater than or equal to 2, not -1"),
         (("sample", "--samples", "0"), "--samples: input should be greater than or equal to 1, not 0"),
-        (("sample", "--nfe", "5"), "nfe 5: the solver midpoint cannot make this number of evaluations; the nearest possible number is 4"),
+        (("sample", "--nfe", "5"), "evaluations; the nearest possible numbers are 4 and 6"),
         (("sample", "--nfe", "0"), "--nfe: input should be greater than 0, not 0"),
         (("sample", "--solver", "auto"), "--solver: auto works for wind only; choose another solver"),
         (("sample", "--warmth", "1.1"), "--warmth: input should be less than or equal to 1"),

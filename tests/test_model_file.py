@@ -397,7 +397,7 @@ def test_options_that_do_not_fit(trained, tmp_path):
         wsdcast.rollout(load_recipe("planet"), model=model, initial=source)
     assert "fixes all of its recipe but" in refused("rollout", "--model", model, "--initial", source, "-o", "generator.widths=[4]")
     assert "has trained networks of its own" in refused("rollout", "--model", model, "--initial", source, "--run", trained / "run")
-    assert "lacks 1 of 1 initial times" in refused("rollout", "--model", model, "--initial", source, "--start", "2030-01-01")
+    assert "has no state at 2030-01-01T00; the" in refused("rollout", "--model", model, "--initial", source, "--start", "2030-01-01")
     assert "nothing can be scored" in refused("rollout", "--model", model, "--initial", source, "--score", "--run", tmp_path / "x")
     assert "is a directory; `wsdcast export-model RUN FILE.wsd`" in refused("rollout", "--model", trained / "run", "--initial", source)
     (tmp_path / "words.txt").write_text("no weather")
@@ -412,6 +412,14 @@ def test_the_list_of_places_is_not_replaced_by_the_table(trained, tmp_path):
     line = refused("forecast", *arguments, "--at", tmp_path / "places.csv", "--overwrite")
     assert "places.csv, which this command reads; choose another --run" in line
     assert [path.name for path in tmp_path.iterdir()] == ["places.csv"]
+
+
+@pytest.mark.parametrize("start", ["2026-13-14", "tomorrow"])
+@pytest.mark.parametrize("option", ["--start {}", "-o rollout.start={}"])
+def test_today_offers_only_the_initial_times_that_it_takes(trained, tmp_path, option, start):
+    arguments = ["--model", trained / "tiny.wsd", "--initial", "nowhere.nc", "--run", tmp_path / "run", *option.format(start).split()]
+    line = refused("forecast", *arguments)
+    assert line == f"wsdcast: --start '{start}': expected latest or a time such as 2020-01-31T06\n"
 
 
 @pytest.mark.parametrize("option", ["--start", "-o"])

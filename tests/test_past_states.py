@@ -123,8 +123,18 @@ def test_an_initial_time_needs_all_states_before_it():
     assert (begins == times[3:]).all()
     np.testing.assert_array_equal(with_past(begins, 2), np.stack([times[3:], times[2:4], times[1:3]], axis=1))
     assert initial_times(times, "2020-01-01T00", "the source", 0).size == 1
-    with pytest.raises(UserError, match="lacks 1 of 1 initial times or the states up to 18 h before them"):
-        initial_times(times, "2020-01-02T00", "the source", 3)
+    with pytest.raises(UserError, match=r"no state at 2020-01-01T06, which a forecast from 2020-01-02T00 needs; the source is from"):
+        initial_times(times, "2020-01-02T00", "the source", 5)
+    for start, message in (
+        ("2020-01-01T06", "T06; the nearest possible start is 2020-01-01T18; the source is from 2020-01-01T00 to 2020-01-02T06"),
+        ("2020-01-01T12", "T06, which a forecast from 2020-01-01T12 needs; the nearest possible start is 2020-01-01T18"),
+        ("2020-01-01T21", "no state at 2020-01-01T21; the nearest possible start is 2020-01-01T18"),
+        ("2021-01-01", "no state at 2021-01-01T00; the nearest possible start is 2020-01-02T06"),
+    ):
+        with pytest.raises(UserError, match=message):
+            initial_times(times, start, "the source", 1)
+    with pytest.raises(UserError, match="lacks 2 of 3 initial times or the states up to 6 h before them; the first is 2020-01-01T06"):
+        initial_times(times, "2020-01-01T06/2020-01-01T18/6h", "the source", 1)
     record = SimpleNamespace(times=np.delete(times, 3), past_states=1)  # the last one, at 30 h, lacks the state before it
     assert without_latest(load_recipe("planet").changed(rollout__start="latest"), record).rollout.start == "2020-01-01T18"
     with pytest.raises(UserError, match="has no 6 states in a row"):

@@ -153,7 +153,7 @@ def test_mistakes_end_in_one_line(finished_run, tmp_path, monkeypatch, arguments
         ("plume", {"at": 52.5}, "--at 52.5: expected latitude"),
         ("plume", {"at": (52.5, None)}, "--at (52.5, None): expected latitude"),
         ("plume", {"at": (91, 0)}, "--at 91,0: expected a latitude from -90 to 90"),
-        ("maps", {"lead_hours": "3d"}, "--lead-time '3d': expected a number of hours"),
+        ("maps", {"lead_hours": "3d"}, "lead_hours '3d': expected a number of hours"),
         ("maps", {"start": 2001}, "--start '2001': expected a time such as 2020-01-31T06"),
     ],
 )
@@ -213,6 +213,8 @@ def test_a_missing_file_or_score_is_named(finished_run, tmp_path):
         changed = scores.drop_vars("rank_histogram") if name is None else scores.assign(rank_histogram=name * scores["rank_histogram"])
         changed.to_netcdf(alone / "scores.nc")
         assert message in refused("plot", "ranks", "--run", str(alone))
+    scores.drop_vars("reliability").to_netcdf(alone / "scores.nc")  # as of a forecast without that wind
+    assert "has no reliability; it is of 10 m wind only" in refused("plot", "reliability", "--run", str(alone))
     (alone / "scores.nc").write_bytes(b"")
     assert "alone/scores.nc: cannot be read as scores (" in refused("plot", "curves", "--run", str(alone))
     scores.isel(region=0, drop=True).to_netcdf(alone / "scores.nc")  # as an older version wrote them

@@ -17,8 +17,11 @@ from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis, open_analysis, split
 from wsdcast.data.store.states import PackedStates
 from wsdcast.data.store.zarr_store import SCALE, wind_packing
+from wsdcast.runs.artefact import resolve
 from wsdcast.runs.errors import UserError
-from wsdcast.weather.recipe import load_recipe
+from wsdcast.runs.names import ANALYSIS
+from wsdcast.runs.overrides import Overridden
+from wsdcast.weather.recipe import Recipe, load_recipe
 
 
 def record_of(times: np.ndarray, validation_from: str, test_from: str) -> Analysis:
@@ -103,6 +106,26 @@ def test_without_a_recipe_it_is_that_of_the_store(tmp_path):
     later.to_netcdf(tmp_path / "later.nc")
     wsdcast.prepare(source=tmp_path / "later.nc", grid="8x4", run=run, overwrite=True)
     np.testing.assert_array_equal(open_analysis(run / "analysis.zarr").times, later.time)
+
+
+@pytest.mark.parametrize(
+    ("directory", "recipe", "name"),
+    [
+        ("runs/ifs", None, "ifs"),
+        ("my data", None, "planet"),
+        ("runs/ifs", Overridden(None, {"data.grid": "8x4"}), "ifs"),
+        ("runs/ifs", Overridden(None, {"name": "mine"}), "mine"),
+        ("runs/ifs", "planet", "planet"),
+    ],
+)
+def test_real_wind_has_the_name_of_its_run_directory_if_nothing_else_names_it(tmp_path, monkeypatch, directory, recipe, name):
+    """It was called planet, as the simulated one, in reports and model cards. A directory may have a name that no recipe can have."""
+    monkeypatch.chdir(tmp_path)
+    wind_dataset(six_hourly("2020-01-01", 30), np.linspace(78.75, -78.75, 8), 22.5 * np.arange(16)).to_netcdf("wind.nc")
+    wsdcast.prepare(recipe, directory, source="wind.nc")
+    assert resolve(None, directory, Recipe, ANALYSIS)[0].name == name
+    assert "current" in wsdcast.prepare(run=directory).facts
+    assert resolve(None, directory, Recipe, ANALYSIS)[0].name == name
 
 
 def test_a_store_is_not_replaced_by_what_is_made_of_it(prepared, tmp_path):

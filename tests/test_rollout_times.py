@@ -80,7 +80,7 @@ def test_initial_times_seen_in_training_are_named(trained_run):
     [
         (
             "--start 1999-01-01",
-            "the record lacks 1 of 1 initial times or the states up to 6 h before them; the first is 1999-01-01T00, and the record is",
+            "the record has no state at 1999-01-01T00; the nearest possible start is 2000-01-01T06; the record is from 2000-01-01T00 to",
         ),
         ("--start 2000-01-01/2000-01-02/1d", "the record lacks 1 of 2 initial times or the states up to 6 h before them"),
         ("--start 2000-01-02/2000-01-01/1d", "--start '2000-01-02/2000-01-01/1d': the last time is before the first"),

@@ -269,10 +269,19 @@ def test_steps_are_found_for_a_number_of_evaluations(name, nfe, steps):
 
 
 @pytest.mark.parametrize(
-    ("name", "nfe", "nearest"), [("midpoint", 1, 2), ("midpoint", 0, 2), ("midpoint", 5, 4), ("heun3", 10, 9), ("rk4", 3, 4), ("ab4", 4, 3)]
+    ("name", "nfe", "nearest"),
+    [
+        ("midpoint", 1, "number is 2"),
+        ("midpoint", 0, "number is 2"),
+        ("midpoint", 5, "numbers are 4 and 6"),
+        ("heun3", 10, "number is 9"),
+        ("rk4", 3, "number is 4"),
+        ("rk4", 6, "numbers are 4 and 8"),
+        ("ab4", 4, "number is 3"),
+    ],
 )
 def test_impossible_numbers_of_evaluations_are_refused(name, nfe, nearest):
-    with pytest.raises(UserError, match=rf"nfe {nfe}: .* nearest possible number is {nearest}$"):
+    with pytest.raises(UserError, match=rf"nfe {nfe}: .* nearest possible {nearest}$"):
         steps_for(name, nfe)
 
 

@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 from conftest import TINY, new_run, undrawn
 from made_records import STATE, with_five_variables
+from matplotlib.text import Text
 from PIL import Image
 from rollouts import forecast_of, loaded
 
@@ -30,6 +31,7 @@ from wsdcast.weather.forecast.running import ensembles
 from wsdcast.weather.forecast.writing import run_and_write
 from wsdcast.weather.recipe import Rollout, load_recipe
 from wsdcast.weather.samples import samples_of
+from wsdcast.weather.stages import plot
 
 SST = "sea_surface_temperature"
 STEP = np.timedelta64(6, "h")
@@ -275,6 +277,21 @@ def test_the_animation_of_another_headline_is_drawn_anew(run, tmp_path):
     assert (run / "forecast.gif").read_bytes() == of_wind != (copy / "forecast.gif").read_bytes()
     with Image.open(copy / "forecast.gif") as picture:
         assert picture.n_frames == 1 + len(recipe.rollout.kept_leads)
+
+
+def test_maps_and_plume_show_the_headline(run, tmp_path, monkeypatch):
+    """One that the forecast lacks is refused; the 10 m wind was drawn in its place."""
+    drawn = []
+    monkeypatch.setattr(plot.style, "save", lambda figure, path: (drawn.append(figure), path.write_bytes(b"")))
+    recipe = load_recipe(run.parent / "tiny.yaml").changed(score__headline="geopotential@500")
+    wsdcast.plot("maps", recipe, run, out=tmp_path / "maps.png")
+    wsdcast.plot("plume", recipe, run, out=tmp_path / "plume.png", at=(50, 10))
+    for figure in drawn:
+        words = " ".join(text.get_text() for text in figure.findobj(Text))
+        assert "500 hPa" in words
+        assert "wind" not in words
+    with pytest.raises(UserError, match=r"score\.headline: nothing is not in .*forecast.zarr, only 2m_temperature"):
+        wsdcast.plot("maps", recipe.changed(score__headline="nothing"), run, out=tmp_path / "maps.png")
 
 
 def test_some_variables_are_kept_with_the_same_bits(run, tmp_path, without_animation, without_report):

@@ -17,6 +17,7 @@ from wsdcast.cli.options import (
     RunOption,
     SeedsOption,
     listed,
+    recipe_option,
 )
 from wsdcast.runs.names import ImagePriorName, SolverName
 
@@ -24,10 +25,6 @@ inpaint = typer.Typer(help="The method on images, as a second benchmark: the sam
 app.add_typer(inpaint, name="inpaint")
 inpaint_command = partial(command, group=inpaint)
 
-RecipeOption = Annotated[
-    str | None,
-    typer.Option(help="Recipe: a .yaml file, or the name of a shipped one.", show_default="the one of the run so far, else made"),
-]
 WeightsOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Inception's weights, for FID as in the literature.", show_default="none, so no FID"),
@@ -43,7 +40,7 @@ ProtocolOption = Annotated[
 
 @inpaint_command
 def prepare(
-    recipe: RecipeOption = None,
+    recipe: Annotated[str | None, recipe_option("the prepared images', else made")] = None,
     override: OverrideOption = None,
     run: RunOption = None,
     source: Annotated[
@@ -77,7 +74,7 @@ def prepare(
 
 @inpaint_command
 def train(
-    recipe: RecipeOption = None,
+    recipe: Annotated[str | None, recipe_option("the prepared images', else made")] = None,
     override: OverrideOption = None,
     run: RunOption = None,
     prior: Annotated[
@@ -94,7 +91,7 @@ def train(
 
 @inpaint_command
 def sample(
-    recipe: RecipeOption = None,
+    recipe: Annotated[str | None, recipe_option("the generator's, else made")] = None,
     override: OverrideOption = None,
     run: RunOption = None,
     contexts: Annotated[int | None, typer.Option(help="Test images.", show_default="the recipe's: 500")] = None,
@@ -127,7 +124,7 @@ def sample(
 
 @inpaint_command
 def score(
-    recipe: RecipeOption = None,
+    recipe: Annotated[str | None, recipe_option("the samples', else made")] = None,
     override: OverrideOption = None,
     run: RunOption = None,
     inception_weights: WeightsOption = None,
@@ -141,7 +138,7 @@ def score(
 
 @inpaint_command
 def study(
-    recipe: RecipeOption = None,
+    recipe: Annotated[str | None, recipe_option("the prepared images', else made")] = None,
     override: OverrideOption = None,
     run: RunOption = None,
     seeds: SeedsOption = None,

@@ -21,10 +21,13 @@ def listed(help: str, default: str | None = None, metavar: str = "A,B,...") -> A
 
 
 RecipeArgument = Annotated[str, typer.Argument(help="Recipe: a .yaml file, or the name of a shipped one.")]
-RecipeOption = Annotated[
-    str | None,
-    typer.Option(help="Recipe: a .yaml file, or the name of a shipped one.", show_default="the one of the run so far, else planet"),
-]
+
+
+def recipe_option(default: str) -> Any:
+    """The option ``--recipe`` of a command whose default is ``default``, in words."""
+    return typer.Option(help="Recipe: a .yaml file, or the name of a shipped one.", show_default=default)
+
+
 OverrideOption = Annotated[
     list[str] | None,
     typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change any key of the recipe, such as rollout.nfe=4; repeatable."),

@@ -18,11 +18,11 @@ from wsdcast.cli.options import (
     OverrideOption,
     OverwriteOption,
     RecipeArgument,
-    RecipeOption,
     RunOption,
     SchedulerOption,
     items,
     listed,
+    recipe_option,
 )
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import FigureName, PriorName, SolverName
@@ -37,7 +37,7 @@ def _no_option(source: str | None) -> str | None:
 
 @command
 def prepare(
-    recipe: RecipeOption = None,
+    recipe: Annotated[str | None, recipe_option("the prepared record's, unless the source is new; else planet")] = None,
     override: OverrideOption = None,
     run: RunOption = None,
     source: Annotated[
@@ -114,7 +114,7 @@ def prepare(
 
 @command
 def train(
-    recipe: RecipeOption = None,
+    recipe: Annotated[str | None, recipe_option("the prepared record's, else planet")] = None,
     override: OverrideOption = None,
     run: RunOption = None,
     prior: Annotated[
@@ -131,7 +131,7 @@ def train(
 
 @command
 def rollout(
-    recipe: RecipeOption = None,
+    recipe: Annotated[str | None, recipe_option("the newest network's, else planet")] = None,
     override: OverrideOption = None,
     run: RunOption = None,
     members: MembersOption = None,
@@ -214,7 +214,7 @@ def rollout(
 @command
 def plot(
     figure: Annotated[FigureName, typer.Argument(metavar="FIGURE", help="What to draw.")],
-    recipe: RecipeOption = None,
+    recipe: Annotated[str | None, recipe_option("the forecast's, else planet")] = None,
     override: OverrideOption = None,
     run: RunOption = None,
     out: Annotated[

@@ -141,10 +141,10 @@ def trained(recipe: ImageRecipe, directory: FilePath, images: Images) -> Trained
     Raises:
         UserError: if they are missing or were made from another recipe.
     """
-    generator = load_network(generator_model(recipe.generator, images.shape[0]), require(recipe, directory, GENERATOR, "inpaint train"))
+    generator = load_network(generator_model(recipe.generator, images.shape[0]), require(recipe, directory, GENERATOR))
     moments: Moments
     if recipe.generator.needs_moments_network:
-        path = require(recipe, directory, MOMENTS, "inpaint train")
+        path = require(recipe, directory, MOMENTS)
         moments = load_network(moments_model(recipe.moments, images.shape[0]), path)
     else:
         moments = fixed_moments_of(recipe, images)

@@ -87,7 +87,7 @@ def products(
     if climate_quantiles is not None and climatology is None:
         raise UserError("--climate-quantiles needs a --climatology")
     if window_hours is not None and not (isinstance(window_hours, Real) and 0 < window_hours < np.inf):
-        raise UserError(f"--window {window_hours!r}: expected a number of hours above 0")
+        raise UserError(f"window_hours {window_hours!r}: expected a number of hours above 0")
     window = None if window_hours is None else np.timedelta64(round(window_hours * 3600), "s").astype("timedelta64[ns]")
     thresholds = None if thresholds is None else in_order("thresholds", thresholds)
     choice = Choice(thresholds or THRESHOLDS, in_order("quantiles", QUANTILES if quantiles is None else quantiles, 1), window)

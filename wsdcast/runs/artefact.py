@@ -9,7 +9,7 @@ import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_directories
 from wsdcast.runs.locks import locked
-from wsdcast.runs.names import ANALYSIS
+from wsdcast.runs.names import ANALYSIS, COMMANDS
 from wsdcast.runs.notebook import html_of
 from wsdcast.runs.old_names import with_new_names
 from wsdcast.runs.overrides import Overridden, overridden
@@ -140,12 +140,15 @@ def is_current(recipe: Experiment, directory: Path, artefact: str, overwrite: bo
     stamp = read_stamp(directory / artefact)
     if stamp is None:
         return False
-    difference = _difference(stamp, make_stamp(recipe, directory, artefact, fingerprint), recipe, artefact, fingerprint)
+    current = make_stamp(recipe, directory, artefact, fingerprint)
+    difference = _difference(stamp, current, recipe, artefact, fingerprint)
     if difference and not overwrite:
         choices = "choose another --run, or replace it with --overwrite"
         if recipe.upstream(artefact) and not fingerprint:
             choices = f"replace it with --overwrite, or {IN_A_COPY}"
-        if artefact == ANALYSIS and stamp["hash"] == make_stamp(recipe, directory, artefact, fingerprint)["hash"]:
+            if stamp["hash"] != current["hash"]:
+                choices = f"repeat the options that it was made with, such as -o, {choices}"
+        if artefact == ANALYSIS and stamp["hash"] == current["hash"]:
             choices = f"add newer times with --append, {choices}"
         raise UserError(f"{directory / artefact} was made from {difference}; {choices}")
     return not difference
@@ -156,21 +159,23 @@ def is_of(stamp: dict[str, Any], recipe: Experiment, directory: Path, artefact: 
     return not _difference(stamp, make_stamp(recipe, directory, artefact), recipe, artefact)
 
 
-def require(recipe: Experiment, directory: Path, artefact: str, command: str) -> Path:
-    """Path of an artefact that an earlier stage made. Error messages name the ``command`` that makes it.
+def require(recipe: Experiment, directory: Path, artefact: str) -> Path:
+    """Path of an artefact that an earlier stage made. Error messages name the command that makes it.
 
     Raises:
-        UserError: if the artefact is missing, or was made from another recipe or from inputs that were replaced since.
+        UserError: if it is missing, or it or what it is made from is of another recipe or of inputs that were replaced since.
     """
-    path = directory / artefact
+    path, command = directory / artefact, " ".join(filter(None, ("wsdcast", recipe.FOLDER, COMMANDS[artefact])))
     stamp = read_stamp(path)
     if stamp is None:
-        raise UserError(f"{path} is not there; run `wsdcast {command}` first, or choose the directory with --run")
+        raise UserError(f"{path} is not there; run `{command}` first, or choose the directory with --run")
     # Prepared data needs no comparison with its source files, which may no longer exist.
     fingerprint = "" if recipe.upstream(artefact) else stamp["inputs"]
     if difference := _difference(stamp, make_stamp(recipe, directory, artefact, fingerprint), recipe, artefact, fingerprint):
-        again = f"wsdcast {command} --run {directory} --overwrite"
-        raise UserError(f"{path} was made from {difference}; run `{again}` with this one, or choose another --run")
+        for name in filter(lambda name: (directory / name).exists(), recipe.upstream(artefact)):
+            require(recipe, directory, name)  # the first that differs is the one to begin with
+        again = f"`{command} --run {directory} --overwrite` with the same --recipe and -o as here, and so on with the commands after it"
+        raise UserError(f"{path} was made from {difference}; run {again}, or leave out --recipe and -o, or choose another --run")
     return path
 
 
@@ -179,7 +184,9 @@ def _difference(stored: dict[str, Any], current: dict[str, Any], recipe: Experim
 
     A key that an older version did not have counts as having its default value.
     """
-    upgraded = _upgraded(stored, recipe)
+    upgraded: Experiment | None = None
+    with suppress(UserError):  # this version may not accept the recipe
+        upgraded = checked(stored["recipe"], "", type(recipe))
     if stored["hash"] == current["hash"] or (upgraded and upgraded.parts(artefact) == recipe.parts(artefact)):
         changed = next(iter(recipe.upstream(artefact)), "the source files")
         if fingerprint and recipe.upstream(artefact):
@@ -200,14 +207,6 @@ def _difference(stored: dict[str, Any], current: dict[str, Any], recipe: Experim
 
 def _shown(value: Any) -> Any:
     return "nothing" if value is None else value
-
-
-def _upgraded(stamp: dict[str, Any], recipe: Experiment) -> Experiment | None:
-    """A stamp's recipe with the keys of this version; None if this version does not accept it."""
-    try:
-        return checked(stamp["recipe"], "", type(recipe))
-    except UserError:
-        return None
 
 
 @contextmanager

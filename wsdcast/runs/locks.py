@@ -35,7 +35,12 @@ def locked(directory: Path, refusal: str) -> Iterator[None]:
     Raises:
         UserError: with the message ``refusal``, if another process holds the lock.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if directory.suffix == ".lock":  # the user knows the file, not its lock
+            error.filename = str(directory.with_name(directory.stem.removeprefix(".")))
+        raise
     descriptor = None if fcntl is None else os.open(directory, os.O_RDONLY)
     try:
         if descriptor is not None:

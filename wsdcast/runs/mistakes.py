@@ -25,7 +25,12 @@ def first_of_each(error: ValidationError) -> list[Any]:
 
 
 def _option(item: Any) -> str:
-    """The command-line option of the key of an error; ``recipe`` if the error concerns several keys together."""
+    """The command-line option of the key of an error; ``recipe`` if the error concerns several keys together.
+
+    A wrong number of ``days`` can come from Python alone: the option is ``--lead``, a length, and it is read before.
+    """
+    if item["loc"][-1:] == ("days",):
+        return "days"
     return "recipe" if not item["loc"] else f"--{item['loc'][:2][-1].replace('_', '-')}"
 
 
@@ -52,6 +57,8 @@ def reason(item: Any, kind: type[BaseModel] | None = None) -> str:
         return f"is called {new} now" if new else f"unknown key{_similar(item['loc'], kind)}"
     if item["type"] == "tuple_type":
         return f"expected a list, not {shown(str(item['input']), item['input'])}"
+    if item["loc"][-1:] == ("days",) and item["type"] in ("float_type", "float_parsing"):
+        return f"expected a number, such as 1.5, not {shown(repr(item['input']), item['input'])}"
     if item["type"] == "too_short":
         return "expected at least one value"
     if same := SAME_SOLVER.get(str(item["input"])):

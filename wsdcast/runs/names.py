@@ -13,6 +13,15 @@ PRODUCTS, PLACES = "products.nc", "places.csv"
 SCORES, SCORES_TABLE, REPORT = "scores.nc", "scores.csv", "report.html"
 STUDY, STUDY_PAGE = "study.nc", "study.html"
 IMAGES, CLASSIFIER, SAMPLES = "images", "classifier", "samples"
+COMMANDS = {
+    **dict.fromkeys((ANALYSIS, IMAGES), "prepare"),
+    **dict.fromkeys((MOMENTS, GENERATOR, PREDICTIONS, FEW_STEPS, FINE_TUNED), "train"),
+    **dict.fromkeys((FORECAST, MOMENTS_FORECAST), "rollout"),
+    SAMPLES: "sample",
+    **dict.fromkeys((SCORES, CLASSIFIER), "score"),
+    STUDY: "study nfe",
+}
+"""The command that makes an artefact."""
 
 SharedPriorName = Literal["warm", "standard", "features-only", "mean-only", "unblended", "plain-blend", "climatology"]
 PriorName = Literal[SharedPriorName, "persistence", "given"]

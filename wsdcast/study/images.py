@@ -79,7 +79,7 @@ def inpaint_study(
     """
     study_changes = {f"study__{key}": value for key, value in changes.items()}
     resolved, directory = resolve(recipe, run, ImageRecipe, IMAGES, sample__protocol=protocol, **study_changes)
-    images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
+    images = open_images(require(resolved, directory, IMAGES))
     is_current(resolved, directory, STUDY, overwrite)  # refuses a study of another recipe before anything is trained
     few = fixed_contexts(images, resolved.sample.part, resolved.task, count=SHOWN)
     devices.keep_freed_memory()

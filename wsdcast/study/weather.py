@@ -101,7 +101,7 @@ def study_nfe(
         studied = with_keys(unchanged, {"study__rollout_nfe": [], "study__nfe": changes["nfe"]}, of_option).study.nfe
         changes["rollout_nfe"] = [nfe for nfe in unchanged.study.rollout_nfe if nfe in studied]
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, **{f"study__{key}": value for key, value in changes.items()})
-    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
+    record = open_analysis(require(resolved, directory, ANALYSIS))
     require_no_directories(directory / STUDY, directory / STUDY_PAGE)
     # Raises now what would stop the study after the first training.
     of = subject(studied_variables(record.variables, resolved.score.headline), resolved.score.headline)

@@ -107,5 +107,6 @@ def _require_same_truth(first: xr.Dataset, second: xr.Dataset) -> None:
     both = np.isfinite(scores[0]) & np.isfinite(scores[1])
     if not np.allclose(scores[0][both], scores[1][both], rtol=AGREEMENT):
         raise UserError(
-            "the two were scored against different truth, or on different parts of the globe: their scores of persistence differ"
+            "the two were scored against different truth, or on different parts of the globe: their scores of persistence differ; "
+            "score both with the same --truth, such as RUN/analysis.zarr"
         )

@@ -114,12 +114,14 @@ def steps_for(name: str, nfe: int) -> int:
     """Return the number of steps with which a solver makes exactly ``nfe`` function evaluations.
 
     Raises:
-        UserError: if there is no such number of steps; the message names the nearest possible number of evaluations.
+        UserError: if there is no such number of steps; the message names the nearest possible numbers of evaluations.
     """
     counts = {evaluations(name, steps): steps for steps in range(1, max(nfe, 1) + 2)}
     if nfe not in counts:
-        nearest = min(counts, key=lambda count: (abs(count - nfe), count))
-        raise UserError(f"nfe {nfe}: the solver {name} cannot make this number of evaluations; the nearest possible number is {nearest}")
+        least = min(abs(count - nfe) for count in counts)
+        nearest = [str(count) for count in counts if abs(count - nfe) == least]
+        near = f"number is {nearest[0]}" if len(nearest) == 1 else f"numbers are {' and '.join(nearest)}"
+        raise UserError(f"nfe {nfe}: the solver {name} cannot make this number of evaluations; the nearest possible {near}")
     return counts[nfe]
 
 

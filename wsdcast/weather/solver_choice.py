@@ -32,7 +32,7 @@ def without_auto(recipe: Recipe, directory: Path) -> Recipe:
     settings = recipe.rollout
     name, times = ("midpoint" if settings.nfe % 2 == 0 else "ab2"), "uniform"
     if read_stamp(directory / STUDY) is not None:
-        with xr.open_dataset(require(recipe, directory, STUDY, "study nfe")) as study:
+        with xr.open_dataset(require(recipe, directory, STUDY)) as study:
             matches = (study["prior"] == recipe.generator.prior) & (study["nfe"] == settings.nfe) & (study["warmth"] == settings.warmth)
             candidates = study.isel(setting=matches.values)
             if candidates.sizes["setting"]:

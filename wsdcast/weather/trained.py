@@ -63,7 +63,7 @@ def trained(
     Raises:
         UserError: if they are missing or were made from another recipe.
     """
-    return assembled(recipe, record, lambda network, name: load_network(network, require(recipe, directory, name, "train")), given, after)
+    return assembled(recipe, record, lambda network, name: load_network(network, require(recipe, directory, name)), given, after)
 
 
 @devices.own_torch_settings()

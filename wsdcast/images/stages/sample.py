@@ -78,7 +78,7 @@ def sample(
     resolved, directory = resolve(recipe, run, ImageRecipe, GENERATOR, task__visible_test=visible, **in_section)
     if visible is not None and not resolved.task.shows_pixels:
         raise UserError(f"--visible {visible:g}: the task {resolved.task.kind} has no visible pixels")
-    images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
+    images = open_images(require(resolved, directory, IMAGES))
     networks, settings, summary = trained(resolved, directory, images), resolved.sample, Summary("inpaint sample")
     unseen = fixed_contexts(images, "validation", resolved.task)
     require_sampling(resolved, images, settings.samples, noise_count=settings.noise_count, calibrated=settings.warmth == "calibrated")

@@ -53,8 +53,8 @@ def score(
         UserError: if there are no samples, the weights cannot be used, or memory cannot hold the scoring.
     """
     resolved, directory = resolve(recipe, run, ImageRecipe, SAMPLES)
-    images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
-    samples = _samples(require(resolved, directory, SAMPLES, "inpaint sample") / "samples.npy")
+    images = open_images(require(resolved, directory, IMAGES))
+    samples = _samples(require(resolved, directory, SAMPLES) / "samples.npy")
     devices.keep_freed_memory()
     summary, settings = Summary("inpaint score"), resolved.sample
     weights = None if inception_weights is None else Path(inception_weights)

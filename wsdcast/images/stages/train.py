@@ -62,7 +62,7 @@ def train(
     """
     processes.join()
     resolved, directory = resolve(recipe, run, ImageRecipe, IMAGES, generator__prior=prior)
-    images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
+    images = open_images(require(resolved, directory, IMAGES))
     devices.keep_freed_memory()
     unseen = fixed_contexts(images, "validation", resolved.task)
     summary = Summary("inpaint train", facts={"training images": images.count("train")})

@@ -34,6 +34,12 @@ def initial_times(available: NDArray[np.datetime64], start: str, source: str, pa
     requested = np.array(times_between(start), dtype="datetime64[ns]")
     if (missing := requested[~np.isin(requested, whole)]).size:
         first, last = map(time_text, available[[0, -1]])
+        if requested.size == 1:
+            needed = with_past(missing, past_states)[0]
+            lacking = time_text(needed[~np.isin(needed, available)][0])
+            needs = "" if lacking == time_text(missing[0]) else f", which a forecast from {time_text(missing[0])} needs"
+            near = f"; the nearest possible start is {time_text(min(whole, key=lambda time: abs(time - missing[0])))}" if whole.size else ""
+            raise UserError(f"--start {start}: {source} has no state at {lacking}{needs}{near}; {source} is from {first} to {last}")
         raise UserError(
             f"--start {start}: {source} lacks {missing.size} of {requested.size} initial times or the states up to {6 * past_states} h "
             f"before them; the first is {time_text(missing[0])}, and {source} is from {first} to {last}"

@@ -100,7 +100,7 @@ def of_run(
         raise UserError(f"--starts {changes['rollout__starts']}: the initial times are already given, {resolved.rollout.start}")
     require_model([resolved.generator.prior], moments)
     resolved = without_auto(resolved, directory)
-    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False, past_states=resolved.forcings.past_states)
+    record = open_analysis(require(resolved, directory, ANALYSIS), whole=False, past_states=resolved.forcings.past_states)
     resolved = without_latest(resolved, record)
     return Origin(resolved, directory, record, trained(resolved, directory, record, moments), record.times[0])
 

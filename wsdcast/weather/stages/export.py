@@ -77,7 +77,7 @@ def model_card(run: str | Path) -> str:
         UserError: if the run has no trained model, or its forecast was made with another one.
     """
     resolved, directory = resolve(None, run, Recipe, FORECAST)
-    require(resolved, directory, FORECAST, "rollout")
+    require(resolved, directory, FORECAST)
     record, facts = _described(resolved, directory)
     return _card(resolved, record, facts, _scores(directory, resolved))
 
@@ -88,9 +88,9 @@ def _described(resolved: Recipe, directory: Path) -> tuple[Analysis, dict[str, A
     Raises:
         UserError: if the record or a trained network is missing or was made from another recipe.
     """
-    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False)
+    record = open_analysis(require(resolved, directory, ANALYSIS), whole=False)
     for artefact in resolved.networks:
-        require(resolved, directory, artefact, "train")
+        require(resolved, directory, artefact)
     train = record.times[record.part("train")]
     facts: dict[str, Any] = {
         "wsdcast": version("wsdcast"),

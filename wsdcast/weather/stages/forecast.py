@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.locks import alone
 from wsdcast.runs.names import FORECAST, PLACES, PRODUCTS
 from wsdcast.runs.overrides import Overridden
-from wsdcast.runs.times import TimeLike
+from wsdcast.runs.times import TimeLike, text_of
+from wsdcast.weather.forecast.initial_times import LATEST
 from wsdcast.weather.forecast.origin import of_model
 from wsdcast.weather.stages.forecast_page import forecast_page
 from wsdcast.weather.stages.rollout import roll_out
@@ -89,6 +91,11 @@ def forecast_steps(
     for given in (changes["start"], recipe.values.get("rollout.start") if isinstance(recipe, Overridden) else None):
         if "/" in str(given):  # products and the page are of one initial time
             raise UserError(f"--start {given}: expected one initial time; `wsdcast rollout --model` takes several")
+        if isinstance(text := text_of(given), str) and text != LATEST:
+            try:
+                datetime.fromisoformat(text)
+            except ValueError:
+                raise UserError(f"--start '{text}': expected {LATEST} or a time such as 2020-01-31T06") from None
     if thresholds is not None:  # a mistake in an option shows before the forecast is made
         in_order("thresholds", thresholds)
     if at is not None:

@@ -106,7 +106,10 @@ def plot(
             summary.facts["initial time"] = time_text(store["time"].values[row])
             if not (kept := channels_in(store)):
                 raise UserError(f"{forecast}: has scores and no fields (rollout --score); {figure} needs fields")
-            shown = subject([name for name in truth.variables if name in kept], resolved.score.headline)
+            names, headline = [name for name in truth.variables if name in kept], resolved.score.headline
+            shown = subject(names, headline)
+            if headline is not None and headline not in (shown.name, shown.speed, *shown.channels):
+                raise UserError(f"score.headline: {headline} is not in {forecast}, only {', '.join(names)}")
             if figure != "plume" and "number" not in store[shown.channels[0]].dims:
                 raise UserError(f"{forecast}: has only statistics over members (rollout.keep); {figure} needs the members")
             if figure == "maps":
@@ -144,7 +147,7 @@ def _check(figure: FigureName, path: Path, options: dict[str, object]) -> None:
     if figure == "plume" and options["at"] is None:
         raise UserError("plume: of which place? --at LATITUDE,LONGITUDE, such as --at 52.5,13.4")
     if not isinstance(options["lead-time"], Real | None):
-        raise UserError(f"--lead-time {options['lead-time']!r}: expected a number of hours")
+        raise UserError(f"lead_hours {options['lead-time']!r}: expected a number of hours")
 
 
 def _place_of(at: Iterable[float]) -> tuple[float, float]:
@@ -170,8 +173,8 @@ def _forecast_and_truth(recipe: Recipe, directory: Path) -> tuple[Path, Truth]:
     if states.exists() and not (directory / ANALYSIS).exists() and read_stamp(forecast) is not None:
         with open_store(forecast) as store:
             return forecast, open_truth(str(states), directory, store["time"].values.min(), channels_in(store))
-    forecast = require(recipe, directory, FORECAST, "rollout")
-    record = open_analysis(require(recipe, directory, ANALYSIS, "prepare"), whole=False)
+    forecast = require(recipe, directory, FORECAST)
+    record = open_analysis(require(recipe, directory, ANALYSIS), whole=False)
     return forecast, truth_of(record, record.variables)
 
 
@@ -183,15 +186,16 @@ def _scores(recipe: Recipe, directory: Path, needed: tuple[str, ...]) -> xr.Data
     """
     path = directory / SCORES
     if not path.exists():
-        require(recipe, directory, SCORES, "score")
+        require(recipe, directory, SCORES)
     scores = read_scores(path)
     # Scores without a forecast next to them were moved, and those against another truth have no stamp: nothing to compare them with.
     if (directory / FORECAST).exists() and "forecast" not in scores.attrs:
-        require(recipe, directory, SCORES, "score")
+        require(recipe, directory, SCORES)
     if "region" not in scores.dims:
         raise UserError(f"{path}: has no scores by region; it is of an older version, run `wsdcast score` again")
     if missing := [name for name in needed if name not in scores]:
-        raise UserError(f"{path}: has no {missing[0]}")
+        winds = "; it is of 10 m wind only" if missing[0] == "reliability" else ""
+        raise UserError(f"{path}: has no {missing[0]}{winds}")
     scores = figures.at_scored_leads(scores)
     judged = scores.isel(forecast=0)
     if not any(np.isfinite(judged[name]).any() for name in needed):
@@ -207,7 +211,7 @@ def _of_networks(figure: str, recipe: Recipe, directory: Path, summary: Summary)
     """
     if recipe.generator.prior == "given":
         raise UserError(f"{figure} of the prior given cannot be drawn: its moments are a model of yours, which is in no file")
-    record = open_analysis(require(recipe, directory, ANALYSIS, "prepare"), past_states=recipe.forcings.past_states)
+    record = open_analysis(require(recipe, directory, ANALYSIS), past_states=recipe.forcings.past_states)
     networks = trained(recipe, directory, record)
     (samples,) = samples_of(record, networks.forcings, "test")
     if not len(samples):

@@ -66,8 +66,8 @@ def score(
     resolved, directory = resolve(recipe, run, Recipe, FORECAST)
     resolved = without_auto(resolved, directory)
     require_no_directories(directory / SCORES_TABLE, directory / REPORT)
-    analysis = require(resolved, directory, ANALYSIS, "prepare")
-    forecasts = {OURS: require(resolved, directory, FORECAST, "rollout")}
+    analysis = require(resolved, directory, ANALYSIS)
+    forecasts = {OURS: require(resolved, directory, FORECAST)}
     if resolved.rollout.keep == "statistics":
         raise UserError(f"{forecasts[OURS]}: has only statistics over members (rollout.keep); scores need the members")
     prepared = open_analysis(analysis, whole=False)
@@ -77,7 +77,7 @@ def score(
     if resolved.generator.has_moments_model:
         without_moments = _why_not_scored(directory / MOMENTS_FORECAST, recorded, forecast=forecasts[OURS])
         if not without_moments:
-            forecasts[MOMENTS_ALONE] = require(resolved, directory, MOMENTS_FORECAST, "rollout")
+            forecasts[MOMENTS_ALONE] = require(resolved, directory, MOMENTS_FORECAST)
     scores = _stored(directory / SCORES, extent, MOMENTS_ALONE in forecasts) if is_current(resolved, directory, SCORES, overwrite) else None
     streamed = {name: read_scored(path) for name, path in forecasts.items() if is_scored(path)}
     with open_store(forecasts[OURS]) as store:

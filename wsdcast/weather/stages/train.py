@@ -70,7 +70,7 @@ def train(
     processes.join()
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, generator__prior=prior)
     require_model([resolved.generator.prior], moments)
-    path = require(resolved, directory, ANALYSIS, "prepare")
+    path = require(resolved, directory, ANALYSIS)
     record = open_analysis(path, copies=processes.on_this_machine(), past_states=resolved.forcings.past_states)
     devices.keep_freed_memory()
     forcings = forcings_of(record, resolved.forcings, devices.device())
