@@ -149,7 +149,8 @@ def prepare(
 
 def source_record(data: Data, source: str, scratch: Path, since: datetime | None = None) -> SourceRecord:
     """Open the record of files or stores, with all its notes. Open data are fetched first, from ``since`` on if that is later."""
-    files, notes = source, list[str]()
+    files: str | list[Path] = source
+    notes: list[str] = []
     if source in SYSTEMS:
         start = max(filter(None, (data.start, since)), default=None)
         files, notes = fetch_period(source, start, data.end, data.skip, data.channels.all)
@@ -169,7 +170,7 @@ def _record(data: Data, scratch: Path, elsewhere: bool, finished: Finished | Non
         UserError: if the record has problems; the message lists all of them.
     """
     is_local = elsewhere and not is_remote(data.source) and data.source not in SYSTEMS
-    known = finished and (finished.times[-1] - STEP).astype("datetime64[s]").item()
+    known = None if finished is None else (finished.times[-1] - STEP).astype("datetime64[s]").item()
     record = source_record(data, str(Path(data.source).absolute()) if is_local else data.source, scratch.absolute(), known)
     record.require_no_problems(data.source)
     return record if finished is None else _newer(record, finished)
