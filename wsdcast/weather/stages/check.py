@@ -12,11 +12,8 @@ import numpy as np
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.blocks import BadValuesError, Block, close_all, read_block, repeated_extreme
-from wsdcast.data.sources.open_data import fetch_period
-from wsdcast.data.sources.open_data_layouts import SYSTEMS
 from wsdcast.data.sources.opening import fingerprint
 from wsdcast.data.sources.pieces import SourceRecord
-from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import STEP, time_text
 from wsdcast.data.store.analysis import split
 from wsdcast.data.store.building import require_memory_to_build
@@ -32,6 +29,7 @@ from wsdcast.runs.progress import track
 from wsdcast.runs.resources import require_space
 from wsdcast.runs.times import TimeLike
 from wsdcast.weather.recipe import Data, Recipe
+from wsdcast.weather.stages.prepare import source_record
 
 SAMPLED_BLOCKS = 12
 """Number of blocks that are read whole and regridded, spread evenly over the record. In addition one step of every file is read."""
@@ -70,15 +68,11 @@ def check(
         raise UserError("the simulated planet needs no check")
     summary = Summary("check", facts={"source": source})
     with tempfile.TemporaryDirectory() as scratch:
-        channels = data.channels.all
-        fetched, notes = fetch_period(source, data.start, data.end, data.skip, channels) if source in SYSTEMS else (source, [])
-        record = open_record(fetched, Path(scratch), data.start, data.end, data.skip, channels=channels)
-        record.notes[:0] = notes
-        record.note_if_coarser(target)
+        record = source_record(data, source, Path(scratch))
         summary.problems += record.problems
         _describe(record, summary)
         fits = bool(record.times.size) and _fits(record, resolved, directory, summary)
-        usable = len(record.places) == len(channels) and all(len(places) == record.times.size for places in record.places.values())
+        usable = len(record.places) == len(data.channels.all) and all(len(places) == record.times.size for places in record.places.values())
         if fits and record.grid is not None and usable:
             _sample(record, target, data, summary)
         close_all()

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.planet.simulation import Simulation, simulation
+from wsdcast.data.planet.simulation import simulation
 from wsdcast.data.sources.blocks import BadValuesError, close_all
 from wsdcast.data.sources.open_data import fetch_period
 from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, SYSTEMS
@@ -112,18 +113,15 @@ def prepare(
         return Summary("prepare", facts={"current": str(path)})
     if data.source == "planet":
         require_memory_to_build(target, 4 * data.days, data.channels)
-    notes: list[str] = []
     with alone(directory):
         try:
             origin = (
                 simulation(data.days, data.planet_seed, data.stirring, target, data.channels.all)
                 if data.source == "planet"
-                else _record(data, scratch, scheduler is not None, notes, finished)
+                else _record(data, scratch, scheduler is not None, finished)
             )
-            if finished is not None:
-                origin = _newer(origin, finished, notes)
-                if not origin.times.size and not recompute:
-                    return Summary("prepare", facts={"current": f"{path}, nothing newer in {data.source}"})
+            if finished is not None and not origin.times.size and not recompute:
+                return Summary("prepare", facts={"current": f"{path}, nothing newer in {data.source}"})
             require_memory_to_build(target, origin.times.size, data.channels)
             times = origin.times if finished is None else np.concatenate([finished.times, origin.times])
             attributes = _attributes(resolved, directory, source_fingerprint, times, finished, recompute)
@@ -146,30 +144,36 @@ def prepare(
         finally:
             close_all()
             shutil.rmtree(scratch, ignore_errors=True)
-    return _summary(resolved, path, notes)
+    return _summary(resolved, path, origin.notes if isinstance(origin, SourceRecord) else [])
 
 
-def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str], finished: Finished | None) -> SourceRecord:
-    """Open the record of files or stores, and add its notes to ``notes``. Open data are fetched first.
+def source_record(data: Data, source: str, scratch: Path, since: datetime | None = None) -> SourceRecord:
+    """Open the record of files or stores, with all its notes. Open data are fetched first, from ``since`` on if that is later."""
+    files: str | list[Path] = source
+    notes: list[str] = []
+    if source in SYSTEMS:
+        start = max(filter(None, (data.start, since)), default=None)
+        files, notes = fetch_period(source, start, data.end, data.skip, data.channels.all)
+    record = open_record(files, scratch, data.start, data.end, data.skip, channels=data.channels.all)
+    record.notes[:0] = notes
+    record.note_if_coarser(Grid.regular(data.grid))
+    return record
 
-    If machines read the files ``elsewhere``, their paths must be absolute. If a store is ``finished``, only its last two times of open data
-    are fetched again, and what is later.
+
+def _record(data: Data, scratch: Path, elsewhere: bool, finished: Finished | None) -> SourceRecord:
+    """The record of a recipe, of which only what is later is taken if a store is ``finished``.
+
+    If machines read the files ``elsewhere``, their paths must be absolute. Of open data, the last two times of a finished store are fetched
+    again.
 
     Raises:
         UserError: if the record has problems; the message lists all of them.
     """
-    source: str | list[Path] = str(Path(data.source).absolute()) if elsewhere and not is_remote(data.source) else data.source
-    if data.source in SYSTEMS:
-        known = finished and (finished.times[-1] - STEP).astype("datetime64[s]").item()
-        source, fetched = fetch_period(
-            data.source, max(filter(None, (data.start, known)), default=None), data.end, data.skip, data.channels.all
-        )
-        notes += fetched
-    record = open_record(source, scratch.absolute(), data.start, data.end, data.skip, channels=data.channels.all)
+    is_local = elsewhere and not is_remote(data.source) and data.source not in SYSTEMS
+    known = None if finished is None else (finished.times[-1] - STEP).astype("datetime64[s]").item()
+    record = source_record(data, str(Path(data.source).absolute()) if is_local else data.source, scratch.absolute(), known)
     record.require_no_problems(data.source)
-    record.note_if_coarser(Grid.regular(data.grid))
-    notes += record.notes
-    return record
+    return record if finished is None else _newer(record, finished)
 
 
 def _finished(recipe: Recipe, path: Path) -> Finished:
@@ -193,14 +197,13 @@ def _finished(recipe: Recipe, path: Path) -> Finished:
     return Finished(path, open_store(path), stamp["id"])
 
 
-def _newer(origin: SourceRecord | Simulation, finished: Finished, notes: list[str]) -> SourceRecord:
-    """The part of a record that is later than a finished store. Notes say how many times are appended and left out."""
-    assert isinstance(origin, SourceRecord)
+def _newer(origin: SourceRecord, finished: Finished) -> SourceRecord:
+    """The part of a record that is later than a finished store. Its notes say how many times are appended and left out."""
     newer = origin.at(origin.times > finished.times[-1])
     between = np.setdiff1d(origin.times, np.concatenate([finished.times, newer.times])).size
     if between:
-        notes.append(f"{between} times that the store lacks are earlier than its end and left out; --overwrite prepares all anew")
-    notes.append(f"{newer.times.size} times appended to {finished.times.size}")
+        newer.notes.append(f"{between} times that the store lacks are earlier than its end and left out; --overwrite prepares all anew")
+    newer.notes.append(f"{newer.times.size} times appended to {finished.times.size}")
     return newer
 
 
