@@ -25,6 +25,7 @@ inpaint = typer.Typer(help="The method on images, as a second benchmark: the sam
 app.add_typer(inpaint, name="inpaint")
 inpaint_command = partial(command, group=inpaint)
 
+ImagesRecipeOption = Annotated[str | None, recipe_option("the prepared images', else made")]
 WeightsOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Inception's weights, for FID as in the literature.", show_default="none, so no FID"),
@@ -40,7 +41,7 @@ ProtocolOption = Annotated[
 
 @inpaint_command
 def prepare(
-    recipe: Annotated[str | None, recipe_option("the prepared images', else made")] = None,
+    recipe: ImagesRecipeOption = None,
     override: OverrideOption = None,
     run: RunOption = None,
     source: Annotated[
@@ -74,7 +75,7 @@ def prepare(
 
 @inpaint_command
 def train(
-    recipe: Annotated[str | None, recipe_option("the prepared images', else made")] = None,
+    recipe: ImagesRecipeOption = None,
     override: OverrideOption = None,
     run: RunOption = None,
     prior: Annotated[
@@ -138,7 +139,7 @@ def score(
 
 @inpaint_command
 def study(
-    recipe: Annotated[str | None, recipe_option("the prepared images', else made")] = None,
+    recipe: ImagesRecipeOption = None,
     override: OverrideOption = None,
     run: RunOption = None,
     seeds: SeedsOption = None,

@@ -28,6 +28,8 @@ def recipe_option(default: str) -> Any:
     return typer.Option(help="Recipe: a .yaml file, or the name of a shipped one.", show_default=default)
 
 
+RecordsRecipeOption = Annotated[str | None, recipe_option("the prepared record's, else planet")]
+ForecastsRecipeOption = Annotated[str | None, recipe_option("the forecast's, else planet")]
 OverrideOption = Annotated[
     list[str] | None,
     typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change any key of the recipe, such as rollout.nfe=4; repeatable."),

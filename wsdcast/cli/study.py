@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from wsdcast.cli.command import app, command, with_overrides
-from wsdcast.cli.options import OverrideOption, OverwriteOption, RunOption, SeedsOption, listed, recipe_option
+from wsdcast.cli.options import OverrideOption, OverwriteOption, RecordsRecipeOption, RunOption, SeedsOption, listed
 
 study = typer.Typer(help="Compare variants and settings of the method.", no_args_is_help=True)
 app.add_typer(study, name="study")
@@ -17,7 +17,7 @@ study_command = partial(command, group=study)
 
 @study_command
 def nfe(
-    recipe: Annotated[str | None, recipe_option("the prepared record's, else planet")] = None,
+    recipe: RecordsRecipeOption = None,
     override: OverrideOption = None,
     run: RunOption = None,
     seeds: SeedsOption = None,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from wsdcast.cli.command import command, with_overrides
-from wsdcast.cli.options import OverrideOption, OverwriteOption, RunOption, SchedulerOption, recipe_option
+from wsdcast.cli.options import ForecastsRecipeOption, OverrideOption, OverwriteOption, RunOption, SchedulerOption
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS
 
@@ -25,7 +25,7 @@ def score(
             show_default="the forecast of the run",
         ),
     ] = None,
-    recipe: Annotated[str | None, recipe_option("the forecast's, else planet")] = None,
+    recipe: ForecastsRecipeOption = None,
     override: OverrideOption = None,
     run: RunOption = None,
     truth: Annotated[

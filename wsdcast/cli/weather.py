@@ -11,6 +11,7 @@ import typer
 from wsdcast.cli.command import command, coordinates, in_days, in_hours, with_overrides
 from wsdcast.cli.options import (
     EvaluationsOption,
+    ForecastsRecipeOption,
     GridInTimeOption,
     LeadOption,
     MemberSeedOption,
@@ -18,6 +19,7 @@ from wsdcast.cli.options import (
     OverrideOption,
     OverwriteOption,
     RecipeArgument,
+    RecordsRecipeOption,
     RunOption,
     SchedulerOption,
     items,
@@ -114,7 +116,7 @@ def prepare(
 
 @command
 def train(
-    recipe: Annotated[str | None, recipe_option("the prepared record's, else planet")] = None,
+    recipe: RecordsRecipeOption = None,
     override: OverrideOption = None,
     run: RunOption = None,
     prior: Annotated[
@@ -214,7 +216,7 @@ def rollout(
 @command
 def plot(
     figure: Annotated[FigureName, typer.Argument(metavar="FIGURE", help="What to draw.")],
-    recipe: Annotated[str | None, recipe_option("the forecast's, else planet")] = None,
+    recipe: ForecastsRecipeOption = None,
     override: OverrideOption = None,
     run: RunOption = None,
     out: Annotated[
