@@ -55,7 +55,7 @@ FORECASTS: dict[str, Look] = {
     "persistence": (GREY, "dotted"),
     "climatology": (GREEN, "dotdash"),
     "probabilistic climatology": (GREEN, "dotdash"),
-    "climatological mean": (ORANGE, "sparse"),
+    "climatological mean": (PURPLE, "sparse"),
 }
 COMPONENTS: tuple[Look, ...] = ((BLUE, "solid"), (VERMILION, "dashed"), (GREY, "dotted"))
 """Looks of u, v and the speed of a wind; another variable has the first."""
