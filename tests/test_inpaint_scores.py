@@ -163,14 +163,14 @@ def test_images_of_one_colour_have_all_scores_but_the_spectrum(tmp_path, few_pic
 def test_a_stopped_classifier_continues_to_the_same_weights(inpainted, images, tmp_path, monkeypatch, capsys):
     run, recipe, calls = copy_of(inpainted, tmp_path / "run"), RECIPE.changed(training__validate_every=2), []
 
-    def stop_at_the_second(*arguments: object) -> float:
+    def stop_at_the_first(*arguments: object) -> float:
         calls.append(arguments)
-        if len(calls) == 2:
+        if len(calls) == 1:
             raise KeyboardInterrupt
         return 0.5
 
     with monkeypatch.context() as patch:
-        patch.setattr("wsdcast.images.classifier._error_rate", stop_at_the_second)
+        patch.setattr("wsdcast.images.classifier._error_rate", stop_at_the_first)
         with pytest.raises(KeyboardInterrupt):
             extractors(recipe, run, images, None, Summary(""), False)
     assert not (run / "classifier").exists()

@@ -85,7 +85,7 @@ def test_a_given_time_and_one_that_no_mirror_has(model, published, tmp_path):
 
 def test_nothing_is_not_the_default(model, tmp_path):
     """No days and no thresholds were five days and those of Beaufort."""
-    for changes, words in (({"days": 0}, "--days: input should be greater than 0, not 0"), ({"thresholds": []}, "--thresholds : expected")):
+    for changes, words in (({"days": 0}, "days: input should be greater than 0, not 0"), ({"thresholds": []}, "--thresholds : expected")):
         with pytest.raises(UserError, match=words):
             wsdcast.forecast(model, str(model.parent / "run/analysis.zarr"), tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()
