@@ -122,6 +122,7 @@ def test_killed_while_fetching_and_repeated_it_gives_the_same_bytes(mirror, tmp_
 
     mirror.patch.setattr(mirror.handler, "answer", answer_later)
     how = ["--grid", "8x5", "--start", str(TIMES[0])[:13], "--end", str(TIMES[-1])[:13]]
+    how += ["-o", "name=gfs"]  # by default the name is that of the directory
     command = [sys.executable, "-m", "wsdcast", "prepare", "--source", "gfs", *how, "--run"]
     process = subprocess.Popen([*command, str(tmp_path / "run")])
     while len(mirror.cached()) < 15:

@@ -340,7 +340,7 @@ def test_a_refusal_of_the_first_process_ends_both_with_its_line(trained_by_two, 
     (tmp_path / "other.yaml").write_text(RECIPE.replace("steps: 12", "steps: 13"))
     done = two(tmp_path, "from wsdcast import cli\ncli.app(['train', '--recipe', 'other.yaml', '--run', 'run'])")
     assert done.returncode != 0
-    line = "wsdcast: run/generator was made from another recipe (generator.steps: 12 there, 13 here); replace it with --overwrite"
+    line = "wsdcast: run/generator was made from another recipe (generator.steps: 12 there, 13 here); repeat the options"
     assert line in done.stderr, done.stderr
     assert "UserError" not in done.stderr
     assert "RuntimeError" not in done.stderr

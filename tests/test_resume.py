@@ -61,7 +61,8 @@ def test_a_prepare_killed_at_any_moment_continues_to_the_same_store(tmp_path):
     """Runs are killed with SIGKILL when shards appear, until one finishes. Every run adds shards. The bytes are those of a single run."""
     hours = np.datetime64("2020-01-01", "ns") + np.timedelta64(6, "h") * np.arange(6000)
     wind_dataset(hours, LATITUDES, LONGITUDES).to_netcdf(tmp_path / "wind.nc")
-    command = [sys.executable, "-m", "wsdcast", "prepare", "--source", str(tmp_path / "wind.nc"), "--grid", "8x4", "--run"]
+    how = ["--grid", "8x4", "-o", "name=wind"]  # by default the name is that of the directory
+    command = [sys.executable, "-m", "wsdcast", "prepare", "--source", str(tmp_path / "wind.nc"), *how, "--run"]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
     slow = "import time\nfrom wsdcast.data.store import shards\nwrite = shards.regridded\n"
     slow += "def regridded(*arguments):\n    time.sleep(0.1)\n    return write(*arguments)\nshards.regridded = regridded\n"
