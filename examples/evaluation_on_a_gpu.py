@@ -34,7 +34,7 @@ def main(recipe: str = "era5", samples: str = "50") -> None:
     for way, options in WAYS.items():
         network = copy.deepcopy(generator)
         if options is not None:
-            network.compile(dynamic=False, options=options or None)
+            devices.compiled(network, options)
 
         def evaluate(network: torch.nn.Module = network) -> None:
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False):
