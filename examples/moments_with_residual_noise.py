@@ -1,18 +1,19 @@
-"""How much of the generator's lead is left if the moments network gets noise with spatial structure, and nothing more is trained?
+"""What the noise of the moments network is worth, if no generator follows it and nothing more is trained.
 
-    python examples/moments_with_residual_noise.py [--sums] [--last N] RUN...
+    python examples/moments_with_residual_noise.py [--noise white|one|sums] [--last N] RUN...
 
-"Moments alone" samples mean + std * noise at every step, with white noise. Here the noise is a field of standardised residuals, (target -
-mean) / std, of a random sample of the validation split. It has the spatial structure of the moments network's own errors, averaged over the
-weather: which residuals are drawn does not depend on the state. (Adding errors of the past is called dressing: Roulston and Smith 2003.)
+The baseline "moments, past errors" of a run samples mean + std * noise at every step, with the sum of at most 100 past errors as noise
+(docs/scores.md). Here the noise is made in another way. With --noise white it is independent at every point. Otherwise it is made from the
+standardised residuals, (target - mean) / std, of all samples of the validation split, or of the last N. They have the spatial structure of
+the moments network's own errors, averaged over the weather. (Adding errors of the past is called dressing: Roulston and Smith 2003.)
 
-With N residuals there are only N values at each point, which raises the CRPS of one step by a share of about 1 / N, as for an ensemble of N
-members. With --sums the noise is the sum of all residuals, each times a normal number and 1 / sqrt(N). It is Gaussian and has the
-residuals' covariance. With --last N only the last N samples of the split are used.
+- sums: the sum of all residuals, each times a normal number and 1 / sqrt(N). It is Gaussian and has the residuals' covariance.
+- one: the residuals of one random sample. With N residuals there are only N values at each point, which raises the CRPS of one step by a
+  share of about 1 / N, as for an ensemble of N members.
 
 Each RUN is a scored run directory of one training seed, all with the same initial times. Writes RUN/residual-noise/forecast.zarr, for the
 initial times, members and lead times of RUN/forecast.zarr, and scores it. Prints a table: scores of the forecast of RUN, and differences of
-the moments with white noise and with noise from residuals from it in percent (positive is worse). Spread/skill, and the spectra as mean
+RUN's baseline and of the moments with the chosen noise from it in percent (positive is worse). Spread/skill, and the spectra as mean
 abs(1 - ratio) of energetic waves, are given as they are. All are means over the RUNs, whose values follow a slash. Brackets hold 95 % of
 bootstrap samples of initial times; such samples are no guide for the deviation of a spectrum (docs/study.md).
 """
@@ -35,7 +36,7 @@ from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.store.forecasts import Forecasts
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import partial_of, resolve
-from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_ALONE, SCORES
+from wsdcast.runs.names import ANALYSIS, FORECAST, PAST_ERRORS, SCORES
 from wsdcast.runs.processes import completed_by_first
 from wsdcast.runs.progress import track
 from wsdcast.sampling.batches import batch_size, in_batches
@@ -84,22 +85,25 @@ def sum_of(library: Tensor, noise: Tensor) -> Tensor:
     return torch.tensordot(noise.flatten(1)[:, : len(library)], library, dims=1) / len(library) ** 0.5
 
 
-@devices.own_torch_settings()
-def forecast(run: Path, last: int, structured: Callable[[Tensor, Tensor], Tensor]) -> Path:
-    """Write the ensembles with noise from the last residuals (0: all), and return the path of their store.
+def white(library: Tensor, noise: Tensor) -> Tensor:
+    """Return the white noise of each member itself."""
+    return noise
 
-    Args:
-        run: run directory.
-        last: number of residuals.
-        structured: makes the noise from the residuals, (sample, channel, latitude, longitude), and from the white noise of each member and
-            step, (batch, channel, latitude, longitude), which depends on seed, initial time, member and step alone.
-    """
+
+NOISES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"white": white, "one": one_of, "sums": sum_of}
+"""What makes the noise of members from the residuals, (sample, channel, latitude, longitude), and from white noise, (batch, channel,
+latitude, longitude), which depends on seed, initial time, member and step alone."""
+
+
+@devices.own_torch_settings()
+def forecast(run: Path, last: int, kind: str) -> Path:
+    """Write the ensembles with this kind of noise, from the last residuals (0: all), and return the path of their store."""
     recipe, _ = resolve(None, run, Recipe, FORECAST)
     origin = of_run(recipe, run, {}, None)
     record, networks, settings = origin.record, origin.networks, origin.recipe.rollout
     prior_of, size = frozen_prior(networks.moments), batch_size(record.grid.size, devices.device())
     library = residuals(origin, prior_of)[-last:]
-    sampler = in_batches(lambda context, noise: prior_of(context).denormalise(structured(library, noise)), size)
+    sampler = in_batches(lambda context, noise: prior_of(context).denormalise(NOISES[kind](library, noise)), size)
     path, times, leads = run / OUT / FORECAST, origin.initial_times, settings.kept_leads
     path.parent.mkdir(exist_ok=True)
     store = Forecasts(partial_of(path), times, settings.members, leads, reduced=False, grid=record.grid, variables=origin.kept_variables)
@@ -113,25 +117,25 @@ def forecast(run: Path, last: int, structured: Callable[[Tensor, Tensor], Tensor
     return path
 
 
-def scored(run: Path, last: int, structured: Callable[[Tensor, Tensor], Tensor]) -> xr.Dataset:
+def scored(run: Path, last: int, kind: str) -> xr.Dataset:
     """Score the residuals' forecast of a run, and return its statistics and those of RUN's forecasts, (forecast, time, lead time)."""
-    wsdcast.score_forecast(forecast(run, last, structured), run / ANALYSIS, run / OUT, overwrite=True)
+    wsdcast.score_forecast(forecast(run, last, kind), run / ANALYSIS, run / OUT, overwrite=True)
     ours, theirs = (read_scores(path / SCORES).sel(region=GLOBE, lag=1) for path in (run, run / OUT))
     names = [f"{name}{BY_START}" for name in STATISTICS]
     chosen = [one[names].sel(variable=headline_of(ours), drop=True) for one in (ours, theirs)]
-    forecasts = [chosen[0].isel(forecast=0), chosen[0].sel(forecast=MOMENTS_ALONE), chosen[1].isel(forecast=0)]
+    forecasts = [chosen[0].isel(forecast=0), chosen[0].sel(forecast=PAST_ERRORS), chosen[1].isel(forecast=0)]
     joined = xr.concat(forecasts, dim="forecast", coords="minimal", compat="override")
     return joined.rename({f"{name}{BY_START}": name for name in STATISTICS})
 
 
-def main(runs: list[Path], last: int = 0, *, sums: bool = False) -> None:
+def main(runs: list[Path], noise: str = "sums", last: int = 0) -> None:
     """Write and score the forecasts, and print the table."""
-    every = xr.concat([scored(run, last, sum_of if sums else one_of) for run in runs], dim="run")
+    every = xr.concat([scored(run, last, noise) for run in runs], dim="run")
     alike = every["crps_fair"].notnull().all(["forecast", "run"])
     drawn = all_metrics(resampled(every, block_weights(every["time"].values, longest_lead(alike)), alike))
     by_run = all_metrics(every.where(alike).mean("time"))
     print(f"{int(alike.sum('time').min())} initial times\n")
-    print("| score | RUN | white noise | residuals |\n|---|---|---|---|")
+    print(f"| score | RUN | {PAST_ERRORS} | {noise} |\n|---|---|---|---|")
     for (heading, score), lead in product((RELATIVE | ABSOLUTE | DEVIATIONS).items(), LEADS):
         if (at := np.timedelta64(lead, "h")) in by_run["prediction_timedelta"]:
             pair = (one[score].sel(prediction_timedelta=at).transpose("forecast", "run", ...) for one in (by_run, drawn))
@@ -160,6 +164,6 @@ def cells(by_run: xr.DataArray, drawn: xr.DataArray, heading: str) -> list[str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+")
-    parser.add_argument("--sums", action="store_true")
+    parser.add_argument("--noise", choices=list(NOISES), default="sums")
     parser.add_argument("--last", metavar="N", type=int, default=0)
     main(**vars(parser.parse_args()))

@@ -27,7 +27,7 @@ FACTS = {"recipe": "tiny", "hash": "0123456789abcdef", "model": "warm", "data": 
 
 
 GRID = Grid.regular("16x8")
-NAMES = ("wsdcast", "moments alone", "persistence", "climatology")
+NAMES = ("wsdcast", "moments, past errors", "persistence", "climatology")
 
 
 def random_scores(

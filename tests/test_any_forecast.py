@@ -259,7 +259,7 @@ def test_other_grids_and_other_stores_are_refused(truth, tmp_path):
     assert f"{tmp_path / 'nothing.zarr'}: no such forecast; expected a store, or a run directory with a forecast.zarr" in line
 
 
-@pytest.mark.parametrize("name", ["climatological mean", "moments alone"])
+@pytest.mark.parametrize("name", ["climatological mean", "moments, past errors"])
 def test_a_store_that_is_called_like_a_baseline_keeps_its_own_scores(name, scored, truth, tmp_path):
     shutil.copytree(scored.parent / "model.zarr", tmp_path / f"{name}.zarr")
     summary = wsdcast.score_forecast(tmp_path / f"{name}.zarr", truth, tmp_path / "run")

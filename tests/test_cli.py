@@ -297,7 +297,7 @@ def test_a_study_shows_the_crps_of_one_lead_time_in_each_row(capsys):
     row = {"nfe": 1, "best": True, "solver": "euler", "grid": "uniform", "warmth": 1.0, "crps_6h": 0.55}
     row |= {"crps_gain_6h": 0.031, "spread_skill_6h": 0.97, "power_deviation_6h": 0.015, "crps_72h_rolled": 3.2}
     rows = [row | {"prior": "warm", "crps_120h_rolled": 3.7}, row | {"prior": "end-to-end moments", "solver": "midpoint", "nfe": 4}]
-    show(Summary("study nfe", scores=[*rows, {"prior": "moments alone", "nfe": 0, "crps_6h": 0.54}]), json=False)
+    show(Summary("study nfe", scores=[*rows, {"prior": "moments, past errors", "nfe": 0, "crps_6h": 0.54}]), json=False)
     printed = capsys.readouterr().out
     assert "last: CRPS at 120 h" in printed.replace("\n", " ")
     assert re.search(r"warm +1 +0\.5500 .* 3\.700", printed)

@@ -86,7 +86,7 @@ def test_readme_commands_run_in_order(small_recipes):
             continue  # needs the network; test_sources.py reads the same store from a local server
         result = CliRunner().invoke(app, arguments, catch_exceptions=False)
         assert result.exit_code == 0, f"{line}: {result.stderr}"
-    for artefact in ("forecast.zarr", "moments_forecast.zarr", "forecast.gif", "scores.nc", "report.html"):
+    for artefact in ("forecast.zarr", "past_errors_forecast.zarr", "forecast.gif", "scores.nc", "report.html"):
         assert (Path("runs/planet") / artefact).exists()
 
 

@@ -256,8 +256,8 @@ def test_a_record_that_lost_a_file_is_refused_by_score(finished_run, tmp_path):
         ("forecast.zarr", "10m_u_component_of_wind", ["plot", "plume", "--at", "0,0"]),
         ("forecast.zarr", "10m_u_component_of_wind", ["plot", "animation"]),
         ("forecast.zarr", "10m_u_component_of_wind", ["score"]),
-        ("moments_forecast.zarr", "crps_fair", ["score"]),
-        ("moments_forecast.zarr", "10m_u_component_of_wind_std", ["score"]),
+        ("past_errors_forecast.zarr", "crps_fair", ["score"]),
+        ("past_errors_forecast.zarr", "10m_u_component_of_wind_std", ["score"]),
     ],
 )
 def test_a_damaged_forecast_is_named(finished_run, tmp_path, store, array, command):
@@ -285,7 +285,8 @@ def test_stored_scores_take_the_headline_of_the_recipe_and_stay_only_if_they_are
     with pytest.raises(UserError, match=r"score\.headline: nothing was not scored, only 10m_u"):
         wsdcast.score(recipe.changed(score__headline="nothing"), run)
     record = computed.attrs["record"]
-    of_older = (computed.assign_attrs(record="fewer states"), computed.drop_vars("pairs"), computed.drop_sel(forecast="moments alone"))
+    without = computed.drop_sel(forecast="moments, past errors")
+    of_older = (computed.assign_attrs(record="fewer states"), computed.drop_vars("pairs"), without)
     for scores, is_kept in ((computed, True), *((scores, False) for scores in of_older)):
         scores.to_netcdf(run / "scores.nc")
         assert (_stored(run / "scores.nc", record, True) is not None) == is_kept

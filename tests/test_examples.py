@@ -275,7 +275,7 @@ def test_own_moments_model(quick, tmp_path, capsys):
         expected = scores["crps_fair"].sel(variable="both", region="globe").transpose("prediction_timedelta", "forecast")
         np.testing.assert_allclose(printed_scores(capsys.readouterr().out), expected, atol=6e-4)
         first = expected.isel(prediction_timedelta=0)
-        assert first.sel(forecast="moments alone") < first.sel(forecast="persistence")
+        assert first.sel(forecast="moments, past errors") < first.sel(forecast="persistence")
 
 
 def test_the_ridge_regression_is_that_of_least_squares(quick):
@@ -310,15 +310,15 @@ def test_members_from_own_states_are_those_of_the_rollout(rolled_out, capsys):
     assert re.findall(r"^ +(\d+) h ", capsys.readouterr().out, re.MULTILINE) == ["6", "12", "6", "12"]
 
 
-@pytest.mark.parametrize(("last", "sums"), [(0, False), (3, True)])
-def test_noise_from_residuals_of_the_validation_split(quick, tmp_path, capsys, last, sums):
+@pytest.mark.parametrize(("kind", "last"), [("one", 0), ("sums", 3), ("white", 0)])
+def test_noise_from_residuals_of_the_validation_split(quick, tmp_path, capsys, kind, last):
     """In the first step each member is mean + std * noise, from the residuals of the validation split and the member's seed.
 
-    The noise is the residuals of one sample, or the sum of the last three, each times a normal number.
+    The noise is the residuals of one sample, or the sum of the last three, each times a normal number; or it is white.
     """
     run = tmp_path / "run"
     shutil.copytree(quick, run)
-    example("moments_with_residual_noise").main([run], last, sums=sums)
+    example("moments_with_residual_noise").main([run], kind, last)
     made, ours = (xr.open_zarr(path / "forecast.zarr", decode_timedelta=True).load() for path in (run / "residual-noise", run))
     assert made.sizes == ours.sizes
     assert all((made[name] == ours[name]).all() for name in ours.coords)
@@ -336,7 +336,9 @@ def test_noise_from_residuals_of_the_validation_split(quick, tmp_path, capsys, l
     first = np.stack([made[name].isel(prediction_timedelta=0).transpose("time", "number", ...) for name in DEFAULT], axis=2)
     members = made.sizes["number"]
     white = next(member_noise(0, ours["time"].values, members, 1, (2, *record.grid.shape)))
-    if sums:
+    if kind == "white":
+        noise = white.numpy().reshape(starts.size, members, *white.shape[1:])
+    elif kind == "sums":
         weights = white.flatten(1).numpy()[:, : len(library)].reshape(starts.size, members, -1)
         noise = sum(weights[:, :, sample, None, None, None] * library[sample] for sample in range(3)) / 3**0.5
     else:

@@ -23,7 +23,7 @@ from wsdcast.report.plume import nearest, place, plume
 from wsdcast.report.style import FORECASTS, looks
 from wsdcast.report.subjects import WIND, subjects_of
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import MOMENTS_ALONE
+from wsdcast.runs.names import PAST_ERRORS
 from wsdcast.verification.baselines import BASELINES, CLIMATOLOGICAL_MEAN, CLIMATOLOGY, PERSISTENCE, PROBABILISTIC_CLIMATOLOGY
 from wsdcast.verification.bootstrap import BOUNDS, block_weights
 from wsdcast.verification.intervals import BY_START, with_intervals
@@ -72,7 +72,7 @@ def test_markers_do_not_hide_the_style_of_a_line(scores, leads, marked):
 
 
 def test_legends_fit_into_the_figure(scores):
-    names = ["wsdcast", "moments alone", "persistence", "probabilistic climatology", "climatological mean"]
+    names = ["wsdcast", "moments, past errors", "persistence", "probabilistic climatology", "climatological mean"]
     named = scores.assign_coords(forecast=names, reference=names[1:])
     for draw, _ in OF_SCORES.values():
         figure = draw(named)
@@ -117,7 +117,7 @@ def test_spectra_show_the_scores(scores):
     both = scores.sel(variable="both")
     for axis, lead in zip(figures.spectrum_ratios(scores).axes, (0, 2, 3), strict=True):
         names = [line.get_label() for line in axis.lines[:-1]]
-        assert names == ["wsdcast", "moments alone"]  # persistence and climatology are states of the record
+        assert names == ["wsdcast", "moments, past errors"]  # persistence and climatology are states of the record
         for name, line in zip(names, axis.lines, strict=False):
             np.testing.assert_allclose(line.get_ydata(), both["power_ratio"].sel(forecast=name).isel(prediction_timedelta=lead)[1:])
 
@@ -166,7 +166,7 @@ def test_a_lead_time_without_scores_does_not_make_blocks_longer(scores):
 
 
 def test_other_and_incomplete_scores_are_drawn(scores):
-    """They have other names, lack the moments alone and intervals, or have one initial time."""
+    """They have other names, lack the moments with past errors and intervals, or have one initial time."""
     theirs = scores.sel(forecast=["wsdcast", "persistence", "climatology"], reference=["persistence"])
     theirs = theirs.assign_coords(forecast=["IFS <ENS>", "persistence", "climatology"])
     theirs["rank_histogram"] = np.nan * theirs["rank_histogram"]  # as when members were stopped
@@ -179,8 +179,8 @@ def test_other_and_incomplete_scores_are_drawn(scores):
 
 @pytest.mark.parametrize("climatology", [(CLIMATOLOGY,), (PROBABILISTIC_CLIMATOLOGY, CLIMATOLOGICAL_MEAN)])
 def test_each_forecast_of_scores_has_its_own_colour_and_line(climatology):
-    names = ["wsdcast", MOMENTS_ALONE, PERSISTENCE, *climatology]
-    assert {"wsdcast", MOMENTS_ALONE, *BASELINES} == set(FORECASTS)
+    names = ["wsdcast", PAST_ERRORS, PERSISTENCE, *climatology]
+    assert {"wsdcast", PAST_ERRORS, *BASELINES} == set(FORECASTS)
     assert len({colour for colour, _ in looks(names).values()}) == len({style for _, style in looks(names).values()}) == len(names)
     assert looks(["IFS", "persistence"]) == {"IFS": FORECASTS["wsdcast"], "persistence": FORECASTS["persistence"]}
 

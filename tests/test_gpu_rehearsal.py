@@ -37,7 +37,7 @@ from wsdcast.runs.names import TORCHDIFFEQ, PriorName
 from wsdcast.sampling import acceleration
 from wsdcast.sampling.acceleration import as_graph
 from wsdcast.sampling.batches import in_batches
-from wsdcast.sampling.samplers import generator_sampler, moments_sampler
+from wsdcast.sampling.samplers import generator_sampler, moments_sampler, past_errors_sampler
 from wsdcast.study import images as study_of_images
 from wsdcast.study.images_summary import Setting
 from wsdcast.warmstart import evaluations, stochastic, times
@@ -175,9 +175,10 @@ def test_solvers_of_torchdiffeq_cannot_be_recorded(solver):
         sampler(*(torch.empty(3, channels, *GRID, device=META) for channels in (4, 2)))
 
 
-def test_moments_alone_can_be_recorded():
+@pytest.mark.parametrize("of", [moments_sampler, lambda prior_of: past_errors_sampler(prior_of, torch.empty(5, 2, *GRID, device=META))])
+def test_moments_without_a_generator_can_be_recorded(of):
     context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2))
-    sampler = moments_sampler(frozen_prior(parts_of("warm")[0], PRIOR_MAKERS["warm"]))
+    sampler = of(frozen_prior(parts_of("warm")[0], PRIOR_MAKERS["warm"]))
     with refused():
         assert sampler(context, noise).shape == noise.shape
 

@@ -26,7 +26,7 @@ from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.store.zarr_store import SCALE
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import MOMENTS_FORECAST
+from wsdcast.runs.names import PAST_ERRORS_FORECAST
 from wsdcast.weather.forecast.initial_states import difference_in_words, initial_states
 from wsdcast.weather.model_file import FIELDS, FORMAT, MODEL, SUMS, read_model
 from wsdcast.weather.recipe import load_recipe
@@ -82,10 +82,10 @@ def test_a_forecast_from_the_file_has_the_bits_of_the_run(trained, tmp_path, sta
     summary = wsdcast.rollout(model=model, initial=str(tmp_path / "analyses.zarr"), run=tmp_path / "run", start=start, members=3)
     xr.testing.assert_equal(forecast_of(tmp_path / "run"), forecast_of(trained / "run"))
     assert read_model(model).digest == summary.facts["sha256 of the model"]
-    assert not (tmp_path / "run/moments_forecast.zarr").exists()
+    assert not (tmp_path / "run/past_errors_forecast.zarr").exists()
     # The source has later states in one case, and the summary said that it has none.
     reason = "only scores need it, and there are none: no later states are read with a model file"
-    assert summary.facts["not written: moments_forecast.zarr"] == reason
+    assert summary.facts["not written: past_errors_forecast.zarr"] == reason
     with xr.open_dataset(tmp_path / "run/initial_states.nc") as states, xr.open_zarr(record, chunks=None) as analyses:
         assert [str(time)[:13] for time in states["time"].values] == ["2000-01-29T06", "2000-01-29T12"]
         for name in DEFAULT:
@@ -121,7 +121,7 @@ def test_several_initial_times_and_a_second_call(trained, tmp_path):
     xr.testing.assert_equal(two.isel(time=[1]), forecast_of(trained / "run"))
     assert two.sizes["time"] == 2
     # The state at the later initial time is no truth for the forecast from the earlier one.
-    assert not (tmp_path / "run" / MOMENTS_FORECAST).exists()
+    assert not (tmp_path / "run" / PAST_ERRORS_FORECAST).exists()
     again = wsdcast.rollout(**settings, start="2000-01-29T06/2000-01-29T12/6h")
     assert "current: forecast.zarr" in again.facts
     with pytest.raises(UserError, match=r"was made from another recipe .rollout.start"):
@@ -263,7 +263,7 @@ def test_equal_models_are_equal_files_and_all_of_it_is_read_back(trained, tmp_pa
 
 def test_the_model_card_has_the_scores_of_the_run(trained, tmp_path):
     shutil.copytree(trained / "run", tmp_path / "run")
-    for artefact in ("forecast.zarr", "moments_forecast.zarr"):
+    for artefact in ("forecast.zarr", "past_errors_forecast.zarr"):
         shutil.rmtree(tmp_path / "run" / artefact, ignore_errors=True)
     wsdcast.rollout(run=tmp_path / "run", members=4, nfe=4, warmth=0.5)  # others than those of the recipe
     wsdcast.score(run=tmp_path / "run")
@@ -282,7 +282,7 @@ def test_the_model_card_has_the_scores_of_the_run(trained, tmp_path):
 def test_a_model_that_cannot_make_its_recipes_rollout_needs_another(trained, tmp_path):
     """The card had the scores of 4 evaluations, and every forecast from the file ended in an error about 1."""
     shutil.copytree(trained / "run", tmp_path / "run")
-    for name in ("moments", "predictions", "generator", "forecast.zarr", "moments_forecast.zarr"):
+    for name in ("moments", "predictions", "generator", "forecast.zarr", "past_errors_forecast.zarr"):
         shutil.rmtree(tmp_path / "run" / name, ignore_errors=True)
     (tmp_path / "r.yaml").write_text(RECIPE.replace("nfe: 2", "nfe: 1"))
     wsdcast.train(tmp_path / "r.yaml", tmp_path / "run")

@@ -78,7 +78,7 @@ def test_a_study_compares_objectives(prepared, studied, tmp_path):
     assert f"whose solver is called euler: {study.attrs['not_by_the_flow']}." in (run / "study.html").read_text()
     assert rows == {
         ("warm", 2): "midpoint",
-        ("moments alone", 0): "",
+        ("moments, past errors", 0): "",
         **{(name, 1): "euler" for name in VARIANTS},
         ("shortcut", 2): "euler",
         ("mean flow", 2): "euler",

@@ -98,7 +98,7 @@ def test_forecasts_begin_from_the_contexts_of_training(prepared, tmp_path, numbe
     (sample,) = np.flatnonzero(record.times[samples.now.numpy()] == np.datetime64(start))
     with torch.inference_mode():
         mean, std = networks.moments(samples.context(torch.tensor([sample])))
-    with xr.open_zarr(run / "moments_forecast.zarr") as stored:
+    with xr.open_zarr(run / "past_errors_forecast.zarr") as stored:
         at = stored.sel(time=start)
         for channel, name in enumerate(DEFAULT):
             scale = record.std[channel]

@@ -24,7 +24,7 @@ from wsdcast.nets.peak import peak_memory
 from wsdcast.runs.artefact import partial_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.locks import alone
-from wsdcast.runs.names import ANIMATION, FORECAST, MOMENTS_FORECAST
+from wsdcast.runs.names import ANIMATION, FORECAST, PAST_ERRORS_FORECAST
 from wsdcast.runs.unfinished import marks_of
 from wsdcast.sampling.batches import in_batches
 from wsdcast.verification import streamed
@@ -101,8 +101,8 @@ def test_a_rollout_needs_memory_for_its_largest_group_and_its_batches(rolled_out
 @pytest.mark.parametrize(
     ("when", "artefact", "module", "kind"),
     [
-        (1, MOMENTS_FORECAST, "wsdcast.verification.streamed", "ScoredForecasts"),
-        (3, MOMENTS_FORECAST, "wsdcast.verification.streamed", "ScoredForecasts"),
+        (1, PAST_ERRORS_FORECAST, "wsdcast.verification.streamed", "ScoredForecasts"),
+        (3, PAST_ERRORS_FORECAST, "wsdcast.verification.streamed", "ScoredForecasts"),
         (3, FORECAST, "wsdcast.data.store.forecasts", "Forecasts"),
     ],
 )
@@ -130,9 +130,9 @@ wsdcast.rollout(run={str(trained_run)!r})
     written = []
     monkeypatch.setattr(Forecasts, "mark", lambda self, row, stopped, mark=Forecasts.mark: (written.append(row), mark(self, row, stopped)))
     wsdcast.rollout(run=trained_run)
-    assert len(written) == (8 if artefact == MOMENTS_FORECAST else 4) - (when - 1)
+    assert len(written) == (8 if artefact == PAST_ERRORS_FORECAST else 4) - (when - 1)
     xr.testing.assert_identical(forecast_of(trained_run), reference_forecast)
-    xr.testing.assert_identical(forecast_of(trained_run, MOMENTS_FORECAST), forecast_of(rolled_out / "run", MOMENTS_FORECAST))
+    xr.testing.assert_identical(forecast_of(trained_run, PAST_ERRORS_FORECAST), forecast_of(rolled_out / "run", PAST_ERRORS_FORECAST))
     assert not marks_of(partial).exists()
 
 
@@ -163,9 +163,9 @@ def test_a_rollout_that_was_stopped_while_its_store_was_completed_computes_nothi
         with pytest.raises(ZeroDivisionError):
             wsdcast.rollout(run=trained_run, start=start)
     summary = wsdcast.rollout(run=trained_run, start=start)
-    assert re.fullmatch(r"\d+ s", summary.facts["time: moments_forecast.zarr"])  # and no time for each sample, as there is none
+    assert re.fullmatch(r"\d+ s", summary.facts["time: past_errors_forecast.zarr"])  # and no time for each sample, as there is none
     assert summary.facts["time: forecast.zarr"].endswith(" ms a sample")
-    assert summary.written[str(trained_run / MOMENTS_FORECAST)].startswith("1 initial time x scores x 4 leads, ")
+    assert summary.written[str(trained_run / PAST_ERRORS_FORECAST)].startswith("1 initial time x scores x 4 leads, ")
 
 
 def test_a_second_rollout_at_the_same_time_is_refused(trained_run):

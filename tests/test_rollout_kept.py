@@ -1,4 +1,4 @@
-"""What a rollout keeps: fields of some lead times, statistics of the members, or scores; and the scores of the moments alone."""
+"""What a rollout keeps: fields of some lead times, statistics of the members, or scores; and the scores of the moments with past errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.store.forecasts import QUANTILES, STATISTICS, Forecasts, Written, statistics_over_members
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import FORECAST, MOMENTS_FORECAST
+from wsdcast.runs.names import FORECAST, PAST_ERRORS_FORECAST
 from wsdcast.runs.unfinished import marks_of
 from wsdcast.verification import streamed
 from wsdcast.verification.scoring import statistics_of
@@ -167,15 +167,15 @@ def test_statistics_of_the_moments_alone_score_like_their_fields(trained_run, ro
     with monkeypatch.context() as patched:
         with_fields_of_moments(patched)
         wsdcast.rollout(run=trained_run)
-    assert set(DEFAULT) <= set(forecast_of(trained_run, MOMENTS_FORECAST))
-    assert not set(DEFAULT) & set(forecast_of(rolled_out / "run", MOMENTS_FORECAST))
+    assert set(DEFAULT) <= set(forecast_of(trained_run, PAST_ERRORS_FORECAST))
+    assert not set(DEFAULT) & set(forecast_of(rolled_out / "run", PAST_ERRORS_FORECAST))
     rows = [wsdcast.score(run=run, overwrite=True).scores for run in (trained_run, rolled_out / "run")]
-    assert "crps_fair: moments alone" in rows[0][0]
+    assert "crps_fair: moments, past errors" in rows[0][0]
     for ours, theirs in zip(*rows, strict=True):
         assert list(ours) == list(theirs)
         assert list(ours.values()) == pytest.approx(list(theirs.values()), rel=1e-6)
     fields, statistics_alone = (xr.load_dataset(run / "scores.nc", decode_timedelta=True) for run in (trained_run, rolled_out / "run"))
-    assert list(fields["forecast"].values[:2]) == ["wsdcast", "moments alone"]
+    assert list(fields["forecast"].values[:2]) == ["wsdcast", "moments, past errors"]
     # A bias or a skill can be near zero, where the rounding of fields of 10 m/s in float32 is all that is left.
     xr.testing.assert_allclose(fields, statistics_alone, rtol=1e-5, atol=5e-6)
 
@@ -183,25 +183,25 @@ def test_statistics_of_the_moments_alone_score_like_their_fields(trained_run, ro
 @pytest.mark.parametrize("change", [{"start": "latest"}, {"keep": "statistics"}], ids=str)
 def test_the_moments_alone_are_not_rolled_out_where_they_cannot_be_scored(trained_run, change):
     wsdcast.rollout(run=trained_run)
-    with pytest.raises(UserError, match=r"moments_forecast.zarr was made from another recipe"):
+    with pytest.raises(UserError, match=r"past_errors_forecast.zarr was made from another recipe"):
         wsdcast.rollout(run=trained_run, **change)
     summary = wsdcast.rollout(run=trained_run, **change, overwrite=True)
     assert (trained_run / FORECAST).exists()
-    assert not (trained_run / MOMENTS_FORECAST).exists()
-    assert summary.facts["not written: moments_forecast.zarr"].startswith("only scores need it")
+    assert not (trained_run / PAST_ERRORS_FORECAST).exists()
+    assert summary.facts["not written: past_errors_forecast.zarr"].startswith("only scores need it")
 
 
 @pytest.mark.slow
 def test_scores_without_the_moments_alone_say_so_and_include_them_once_they_exist(trained_run):
     wsdcast.rollout(run=trained_run)
-    shutil.rmtree(trained_run / MOMENTS_FORECAST)
+    shutil.rmtree(trained_run / PAST_ERRORS_FORECAST)
     summary = wsdcast.score(run=trained_run)
-    assert "crps_fair: moments alone" not in summary.scores[0]
-    assert "moments_forecast.zarr is not there" in summary.facts["moments alone"]
+    assert "crps_fair: moments, past errors" not in summary.scores[0]
+    assert "past_errors_forecast.zarr is not there" in summary.facts["moments, past errors"]
     wsdcast.rollout(run=trained_run)
     summary = wsdcast.score(run=trained_run)
-    assert "crps_fair: moments alone" in summary.scores[0]
-    assert "moments alone" not in summary.facts
+    assert "crps_fair: moments, past errors" in summary.scores[0]
+    assert "moments, past errors" not in summary.facts
 
 
 @pytest.mark.parametrize("keep", ["all", "scores"])
@@ -222,10 +222,10 @@ def test_moments_alone_scored_with_less_truth_are_left_out_and_cost_no_lead_time
         assert summary.facts["dropped"].startswith("1 of 16 initial and lead times")
         return
     assert [row["lead_hours"] for row in summary.scores] == [6, 12, 18, 24]
-    assert "crps_fair: moments alone" not in summary.scores[0]
+    assert "crps_fair: moments, past errors" not in summary.scores[0]
     assert "dropped" not in summary.facts
-    assert "the record has more truth now than at the rollout" in summary.facts["moments alone"]
-    assert "the same `wsdcast rollout` as before makes it again" in summary.facts["moments alone"]
+    assert "the record has more truth now than at the rollout" in summary.facts["moments, past errors"]
+    assert "the same `wsdcast rollout` as before makes it again" in summary.facts["moments, past errors"]
 
 
 def test_an_unfinished_rollout_of_an_older_version_is_finished(trained_run, rolled_out, monkeypatch):
@@ -242,13 +242,13 @@ def test_an_unfinished_rollout_of_an_older_version_is_finished(trained_run, roll
         with pytest.raises(OSError, match="disk is full"):
             wsdcast.rollout(run=trained_run)
     wsdcast.rollout(run=trained_run)
-    xr.testing.assert_identical(forecast_of(trained_run, MOMENTS_FORECAST), forecast_of(rolled_out / "run", MOMENTS_FORECAST))
+    xr.testing.assert_identical(forecast_of(trained_run, PAST_ERRORS_FORECAST), forecast_of(rolled_out / "run", PAST_ERRORS_FORECAST))
 
 
 def test_statistics_given_as_a_forecast_are_refused(trained_run):
     wsdcast.rollout(run=trained_run)
-    with pytest.raises(UserError, match=r"moments_forecast.zarr: has the statistics of scores and no fields"):
-        wsdcast.score_forecast(str(trained_run / MOMENTS_FORECAST), str(trained_run / "analysis.zarr"), trained_run / "other")
+    with pytest.raises(UserError, match=r"past_errors_forecast.zarr: has the statistics of scores and no fields"):
+        wsdcast.score_forecast(str(trained_run / PAST_ERRORS_FORECAST), str(trained_run / "analysis.zarr"), trained_run / "other")
 
 
 def test_scoring_in_the_rollout_needs_truth(trained_run):

@@ -127,7 +127,7 @@ def store_bytes(run):
 
 def test_the_first_sampler_is_let_go_before_the_second_begins(trained_run, monkeypatch):
     """On a GPU a sampler has a CUDA graph, which keeps the memory of all its evaluations."""
-    alive, moments_sampler_of, first_calls = [], rollout_stage.moments_sampler_of, []
+    alive, past_errors_sampler_of, first_calls = [], rollout_stage.past_errors_sampler_of, []
 
     class Held:
         def __init__(self, sampler):
@@ -137,7 +137,7 @@ def test_the_first_sampler_is_let_go_before_the_second_begins(trained_run, monke
             return self.sampler(context, noise)
 
     def of_moments(*arguments, **options):
-        held = Held(moments_sampler_of(*arguments, **options))
+        held = Held(past_errors_sampler_of(*arguments, **options))
         alive.append(weakref.ref(held))
         return held
 
@@ -145,7 +145,7 @@ def test_the_first_sampler_is_let_go_before_the_second_begins(trained_run, monke
         sampler = sampler_of(*arguments, **options)
         return lambda context, noise: first_calls.append(alive[0]() is None) or sampler(context, noise)
 
-    monkeypatch.setattr(rollout_stage, "moments_sampler_of", of_moments)
+    monkeypatch.setattr(rollout_stage, "past_errors_sampler_of", of_moments)
     monkeypatch.setattr(rollout_stage, "sampler_of", of_flow)
     wsdcast.rollout(run=trained_run, starts=1, days=0.25)
     assert set(first_calls) == {True}

@@ -19,7 +19,7 @@ from wsdcast.report.animation import _end_of_gif
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.runs.artefact import read_stamp
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import FORECAST, MOMENTS_FORECAST
+from wsdcast.runs.names import FORECAST, PAST_ERRORS_FORECAST
 from wsdcast.verification.streamed import ScoredForecasts
 from wsdcast.weather.forecast.initial_times import starts_of, without_latest
 from wsdcast.weather.stages import rollout as stage
@@ -142,16 +142,16 @@ def test_a_record_that_grows_does_not_mix_initial_times(growing, unfinished, mon
                 wsdcast.rollout(run=growing)
     else:
         wsdcast.rollout(run=growing)
-        shutil.rmtree(growing / MOMENTS_FORECAST)
+        shutil.rmtree(growing / PAST_ERRORS_FORECAST)
     wsdcast.prepare(run=growing, source="second.nc", append=True)
     with pytest.raises(UserError, match=r"(initial times: the record is longer now|its own initial times: 2020-.*\)); .* with --overwrite"):
         wsdcast.rollout(run=growing)
     wsdcast.rollout(run=growing, overwrite=True)
     anew = shutil.copytree(growing, Path("anew"))
-    for artefact in (FORECAST, MOMENTS_FORECAST):
+    for artefact in (FORECAST, PAST_ERRORS_FORECAST):
         shutil.rmtree(anew / artefact)
     wsdcast.rollout(run=anew)
-    for artefact in (FORECAST, MOMENTS_FORECAST):
+    for artefact in (FORECAST, PAST_ERRORS_FORECAST):
         xr.testing.assert_identical(forecast_of(growing, artefact), forecast_of(anew, artefact))
     assert len(wsdcast.score(run=growing).scores)
     assert "current: forecast.zarr" in wsdcast.rollout(run=growing).facts

@@ -61,7 +61,7 @@ def record(finished):
 
 def test_the_commands_write_their_artefacts_and_nothing_else(finished):
     names = {path.name for path in (finished / "runs/tiny").iterdir()}
-    stores = {"analysis.zarr", "moments", "predictions", "generator", "forecast.zarr", "moments_forecast.zarr"}
+    stores = {"analysis.zarr", "moments", "predictions", "generator", "forecast.zarr", "past_errors_forecast.zarr"}
     assert names == stores | {"forecast.gif", "scores.nc", "scores.csv", "report.html"}
     moments = finished / "runs/tiny/moments"
     files = {str(path.relative_to(moments)) for path in moments.rglob("*") if path.is_file()}
@@ -119,7 +119,7 @@ def test_scores_are_those_of_the_files(finished, record):
         assert row["lead_hours"] == 6 * (lead + 1)
         assert row["crps_fair: wsdcast"] == pytest.approx(np.mean(scores), rel=1e-5)
     with xr.open_dataset(finished / "runs/tiny/scores.nc", decode_timedelta=True) as scores:
-        assert set(scores.forecast.values) == {"wsdcast", "moments alone", "persistence", "climatology", "climatological mean"}
+        assert set(scores.forecast.values) == {"wsdcast", "moments, past errors", "persistence", "climatology", "climatological mean"}
         assert scores.sizes["time"] == 2
         both = scores.crps_fair.sel(variable="both", forecast="wsdcast", region="globe").values
         np.testing.assert_allclose(both, [row["crps_fair: wsdcast"] for row in rows])
@@ -128,12 +128,12 @@ def test_scores_are_those_of_the_files(finished, record):
 def test_the_moments_network_is_scored_in_closed_form_too(finished, record):
     """The CRPS of the Gaussian is the limit for very many members, and three members give it to within some per cent."""
     with xr.open_dataset(finished / "runs/tiny/scores.nc", decode_timedelta=True) as scores:
-        gaussian = scores["crps_gaussian"].sel(region="globe", variable=DEFAULT[0], forecast="moments alone").values
+        gaussian = scores["crps_gaussian"].sel(region="globe", variable=DEFAULT[0], forecast="moments, past errors").values
         assert np.isnan(scores["crps_gaussian"].sel(forecast="wsdcast")).all()
-        members = scores["crps_fair"].sel(region="globe", variable=DEFAULT[0], forecast="moments alone").values
+        members = scores["crps_fair"].sel(region="globe", variable=DEFAULT[0], forecast="moments, past errors").values
     assert np.isnan(gaussian[1])
     assert gaussian[0] == pytest.approx(members[0], rel=0.1)
-    with xr.open_zarr(finished / "runs/tiny/moments_forecast.zarr", decode_timedelta=True) as forecast:
+    with xr.open_zarr(finished / "runs/tiny/past_errors_forecast.zarr", decode_timedelta=True) as forecast:
         expected = []
         for row, time in enumerate(forecast.time.values):
             mean, std = (forecast[f"{DEFAULT[0]}_{moment}"].values[row] for moment in ("mean", "std"))
@@ -191,7 +191,7 @@ def test_the_report_loads_no_other_file(finished):
         "Europe",
         "climatology",
         "persistence",
-        "moments alone",
+        "moments, past errors",
         "spread / skill",
         "generator:",
         "16x8",
@@ -232,7 +232,7 @@ def test_standard_flow_matching_needs_no_moments(finished, tmp_path):
     done = command("run", "standard.yaml", "--run", "out", "--json", cwd=tmp_path)
     assert done.exit_code == 0, done.stderr
     assert not (tmp_path / "out/moments").exists()
-    assert "moments alone" not in done.stdout
+    assert "moments, past errors" not in done.stdout
     assert "of the generator, 0 of the moments model per sample" in done.stdout
 
 

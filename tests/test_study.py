@@ -65,11 +65,11 @@ def study(studied) -> xr.Dataset:
 def test_a_study_has_every_setting_once(study):
     settings = sorted(zip(study["prior"].values.tolist(), study["nfe"].values.tolist(), strict=True))
     expected = [(prior, nfe) for prior in ("features-only", "standard", "warm") for nfe in (2, 4)]
-    assert settings == sorted([*expected, ("moments alone", 0)])
+    assert settings == sorted([*expected, ("moments, past errors", 0)])
     assert study.attrs["reference"] == "the standard prior with 4 evaluations (midpoint, uniform times)"
     scored = study.isel(setting=np.isfinite(study["crps"].values[:, -1]))
     rolled = set(zip(scored["prior"].values.tolist(), scored["nfe"].values.tolist(), strict=True))
-    assert rolled == {("warm", 4), ("standard", 4), ("moments alone", 0)}
+    assert rolled == {("warm", 4), ("standard", 4), ("moments, past errors", 0)}
 
 
 def test_scores_are_means_over_seeds_and_initial_times(studied, study):
@@ -108,7 +108,7 @@ def copy(studied, tmp_path, without_study_page) -> Path:
 
 def test_a_larger_study_computes_only_what_is_new(copy):
     before = {path: path.stat().st_mtime_ns for path in (copy / "run/study").rglob("*.nc")}
-    assert len(before) == 2 * 3 * 2 * 2 + 2 * 2 + 2 * 2  # one step of each on both splits; forecasts of two priors; the moments alone
+    assert len(before) == 2 * 3 * 2 * 2 + 2 * 2 + 2 * 2  # one step of each on both splits; forecasts of two priors; past errors
     summary = wsdcast.study_nfe(copy / "tiny.yaml", copy / "run", solvers=["midpoint", "ab2"])
     after = {path: path.stat().st_mtime_ns for path in (copy / "run/study").rglob("*.nc")}
     assert {path: after[path] for path in before} == before
@@ -236,16 +236,20 @@ def test_foreign_moments_train_and_roll_out(prepared, tmp_path):
     with pytest.raises(UserError, match="as moments=MODEL"):
         wsdcast.rollout(run=run)
     wsdcast.rollout(run=run, moments=persistence)
-    with xr.open_zarr(run / "moments_forecast.zarr") as alone:
+    with xr.open_zarr(run / "past_errors_forecast.zarr") as alone:
         record = open_analysis(run / "analysis.zarr")
         start = record.starts(2, 2)[0]
-        noise = next(member_noise(0, record.times[[start]], 3, 1, (2, 8, 16)))[:, 0].numpy()
-        members = record.states[start][0] + 0.4 * record.std[0] * noise
+        noise = next(member_noise(0, record.times[[start]], 3, 1, (2, 8, 16))).numpy()
+        past = record.now("validation")
+        errors = (record.states[past + 1] - record.states[past])[:, 0] / (0.4 * record.std[0])
+        assert 3 < past.size < 100
+        structured = np.tensordot(noise.reshape(3, -1)[:, : past.size], errors, axes=1) / past.size**0.5
+        members = record.states[start][0] + 0.4 * record.std[0] * structured
         expected = (fair_crps(ranked(members, record.states[start + 1][0])) * record.grid.area_weights[:, None]).mean()
         first = {"prediction_timedelta": 0, "time": 0}
         crps = alone["crps_fair"].isel(first).sel(variable="10m_u_component_of_wind", region="globe")
         assert float(crps) == pytest.approx(expected, rel=1e-4)
-    assert "moments alone" in {key.removeprefix("crps_fair: ") for key in wsdcast.score(run=run).scores[0]}
+    assert "moments, past errors" in {key.removeprefix("crps_fair: ") for key in wsdcast.score(run=run).scores[0]}
 
 
 def test_a_study_of_foreign_moments_has_priors_that_do_not_read_them(prepared, tmp_path, without_study_page):
@@ -271,10 +275,10 @@ def test_networks_trained_together_are_one_artefact(prepared, tmp_path, moments)
     assert not (run / "moments").exists()
     wsdcast.rollout(run=run, solver="auto")
     assert wsdcast.score(run=run).scores
-    # The moments alone belong to the trained pair. With another pair they are rolled out again.
+    # The moments with past errors belong to the trained pair. With another pair they are rolled out again.
     other = load_recipe(tmp_path / "tiny.yaml").changed(generator__moments=moments, generator__steps=7)
     wsdcast.train(other, run, overwrite=True)
-    assert "current: moments_forecast.zarr" not in wsdcast.rollout(run=run, overwrite=True).facts
+    assert "current: past_errors_forecast.zarr" not in wsdcast.rollout(run=run, overwrite=True).facts
 
 
 def test_folds_are_contiguous_and_trained_without_themselves_and_their_neighbours():

@@ -176,7 +176,7 @@ def test_a_study_scores_its_variants_like_priors(prepared, recipe, tmp_path):
         study.load()
     settings = set(zip(study["prior"].values.tolist(), study["solver"].values.tolist(), study["nfe"].values.tolist(), strict=True))
     expected = {(name, "midpoint", nfe) for name in ("warm", "warm, blurred", "blurred") for nfe in (2, 4)}
-    assert settings == expected | {("warm", "sde1", 2), ("warm", "sde1", 4), ("moments alone", "", 0)}
+    assert settings == expected | {("warm", "sde1", 2), ("warm", "sde1", 4), ("moments, past errors", "", 0)}
     cost = study["cost"] - study["nfe"]
     np.testing.assert_allclose(cost.values[study["prior"].values == "blurred"], 0)
     np.testing.assert_array_less(0.01, cost.values[study["prior"].values == "warm, blurred"])

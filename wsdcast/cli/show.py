@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from wsdcast.runs.names import MOMENTS_ALONE
+from wsdcast.runs.names import PAST_ERRORS
 
 if TYPE_CHECKING:
     from wsdcast.bench.measure import Benchmark
     from wsdcast.runs.artefact import Summary
 
 
-WRAPPED = {MOMENTS_ALONE: "moments\nalone", "persistence": "persis-\ntence"} | dict.fromkeys(
+WRAPPED = {PAST_ERRORS: "past\nerrors", "persistence": "persis-\ntence"} | dict.fromkeys(
     ("climatology", "probabilistic climatology"), "clima-\ntology"
 )
 """Column headings with line breaks, so that the table fits in 80 columns."""
@@ -95,7 +95,7 @@ ROLLED_CRPS = re.compile(r"crps_(\d+)h_rolled")
 
 
 def _settings(summary: Summary) -> Table:
-    """The table of a study: the best setting of each prior and number of evaluations, and the moments alone. The page has all settings."""
+    """The table of a study: the best setting of each prior and number of evaluations, and no generator. The page has all settings."""
     leads = [int(found[1]) for row in summary.scores for name in row if (found := ROLLED_CRPS.fullmatch(name))]
     last = f"; last: CRPS at {max(leads)} h" if leads else ""
     title = f"6 h: fair CRPS {_of(summary)}, its gain, spread/skill, mean deviation of the spectrum{last}"

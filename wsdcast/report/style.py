@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, Locator, NullLocator
 
 from wsdcast.report.subjects import Subject
-from wsdcast.runs.names import MOMENTS_ALONE
+from wsdcast.runs.names import PAST_ERRORS
 
 WIDTH = 7.2
 """Width in inches, for both columns of a page."""
@@ -51,7 +51,7 @@ Look = tuple[str, str]
 
 FORECASTS: dict[str, Look] = {
     "wsdcast": (BLUE, "solid"),
-    MOMENTS_ALONE: (VERMILION, "dashed"),
+    PAST_ERRORS: (VERMILION, "dashed"),
     "persistence": (GREY, "dotted"),
     "climatology": (GREEN, "dotdash"),
     "probabilistic climatology": (GREEN, "dotdash"),

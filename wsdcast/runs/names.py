@@ -6,7 +6,7 @@ from typing import Literal
 
 ANALYSIS, MOMENTS, GENERATOR = "analysis.zarr", "moments", "generator"
 PREDICTIONS, FEW_STEPS, FINE_TUNED = "predictions", "few-steps", "fine-tuned"
-FORECAST, MOMENTS_FORECAST, ANIMATION = "forecast.zarr", "moments_forecast.zarr", "forecast.gif"
+FORECAST, PAST_ERRORS_FORECAST, ANIMATION = "forecast.zarr", "past_errors_forecast.zarr", "forecast.gif"
 INITIAL_STATES = "initial_states.nc"
 FORECAST_PAGE, MODEL_CARD = "forecast.html", "model-card.md"
 PRODUCTS, PLACES = "products.nc", "places.csv"
@@ -16,7 +16,7 @@ IMAGES, CLASSIFIER, SAMPLES = "images", "classifier", "samples"
 COMMANDS = {
     **dict.fromkeys((ANALYSIS, IMAGES), "prepare"),
     **dict.fromkeys((MOMENTS, GENERATOR, PREDICTIONS, FEW_STEPS, FINE_TUNED), "train"),
-    **dict.fromkeys((FORECAST, MOMENTS_FORECAST), "rollout"),
+    **dict.fromkeys((FORECAST, PAST_ERRORS_FORECAST), "rollout"),
     SAMPLES: "sample",
     **dict.fromkeys((SCORES, CLASSIFIER), "score"),
     STUDY: "study nfe",
@@ -65,7 +65,10 @@ FigureName = Literal["curves", "regions", "ranks", "reliability", "spectra", "ta
 """Figures that ``wsdcast plot`` draws (docs/plot.md)."""
 
 MOMENTS_ALONE = "moments alone"
-"""Name in tables and figures of the forecast that samples the predicted moments, without a generator."""
+"""Name in tables and figures of images that are sampled from the predicted moments, without a generator."""
+
+PAST_ERRORS = "moments, past errors"
+"""Name in tables and figures of the forecast that samples the predicted moments with noise from past errors, without a generator."""
 
 CALIBRATED = "warm, calibrated"
 """Name in tables and figures of the warm start at the warmth at which its moments are calibrated."""

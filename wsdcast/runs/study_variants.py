@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from wsdcast.runs.names import MOMENTS_ALONE
+from wsdcast.runs.names import MOMENTS_ALONE, PAST_ERRORS
 
 Variants = dict[str, dict[str, Any]]
 """For each name, recipe keys with dots and their values."""
@@ -20,7 +20,7 @@ def comparable(variants: Variants, priors: Collection[str], sections: Collection
         ValueError: if a variant has such a name or one that cannot name a folder, or changes a key that all generators share.
     """
     for name, changes in variants.items():
-        if name in (*priors, MOMENTS_ALONE) or "/" in name:
+        if name in (*priors, MOMENTS_ALONE, PAST_ERRORS) or "/" in name:
             raise ValueError(f"the variant {name!r} needs another name")
         for key in changes:
             if key.split(".")[0] not in sections or key == "generator.steps":

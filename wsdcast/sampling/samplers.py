@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from wsdcast.runs import devices
 from wsdcast.warmstart.crps import direct_sample
 from wsdcast.warmstart.evaluations import Counted
 from wsdcast.warmstart.flow import sample
@@ -62,3 +63,23 @@ def direct_sampler(generator: torch.nn.Module, prior_of: PriorOf, noise_fields: 
 def moments_sampler(prior_of: PriorOf) -> Sampler:
     """Return the sampler of the prior alone, a baseline: its noise is independent at every point."""
     return lambda context, noise: prior_of(context).sample(noise)
+
+
+def past_errors_sampler(prior_of: PriorOf, errors: Tensor) -> Sampler:
+    """Return the sampler of the prior with noise made from its past errors, a baseline whose noise has spatial structure.
+
+    The noise is the sum of all errors, each times a normal number and 1 / sqrt(errors). It is Gaussian, with mean 0 and with the mean
+    product of the errors at two points as their covariance. The normal numbers are the first of the sampler's noise.
+
+    Args:
+        prior_of: returns the prior.
+        errors: (target - mean) / std of past samples, (error, channel, ...). There are no more errors than a sample has numbers.
+    """
+    scaled = errors / len(errors) ** 0.5
+
+    def sampler(context: Tensor, noise: Tensor) -> Tensor:
+        with devices.without_autocast(noise):
+            structured = torch.tensordot(noise.flatten(1)[:, : len(errors)], scaled, dims=1)
+        return prior_of(context).sample(structured)
+
+    return sampler

@@ -15,7 +15,6 @@ from matplotlib.ticker import FixedLocator, LogLocator
 
 from wsdcast.images.score_page import LABELS as IMAGE_LABELS
 from wsdcast.report.style import LEADING_DIGITS, LOOK, PRIORS, legend_below, set_ticks
-from wsdcast.runs.names import MOMENTS_ALONE
 
 LABELS = IMAGE_LABELS | {
     "crps_6h": "fair CRPS at 6 h (m/s)",
@@ -51,7 +50,7 @@ def by_evaluations(curves: xr.Dataset, scores: Sequence[str]) -> Figure:
         for prior in priors_of(sampled):
             draw_line(axis, best_of_prior(sampled, prior).sortby("cost"), "cost", score, label=prior, **look_of(prior))
         if alone.sizes["setting"]:
-            axis.axhline(alone[score].values[0], color="black", linestyle="-.", linewidth=0.8, label=MOMENTS_ALONE)
+            axis.axhline(alone[score].values[0], color="black", linestyle="-.", linewidth=0.8, label=str(alone["prior"].values[0]))
         finish(axis, curves, score, "cost of a sample in evaluations")
     legend_below(figure)
     return figure

@@ -23,8 +23,8 @@ from wsdcast.runs.mistakes import of_option
 from wsdcast.runs.names import (
     ANALYSIS,
     FORECAST,
-    MOMENTS_ALONE,
-    MOMENTS_FORECAST,
+    PAST_ERRORS,
+    PAST_ERRORS_FORECAST,
     PREDICTIONS,
     STUDY,
     STUDY_PAGE,
@@ -42,9 +42,10 @@ from wsdcast.training.predictions import overall_errors
 from wsdcast.warmstart.evaluations import momentum_of
 from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forcings import area_weights
+from wsdcast.weather.forecast.past_errors import past_errors
 from wsdcast.weather.priors import require_model
 from wsdcast.weather.recipe import Recipe
-from wsdcast.weather.samplers import few_numbers_of, moments_sampler_of, noise_count_of, sampler_of
+from wsdcast.weather.samplers import few_numbers_of, noise_count_of, past_errors_sampler_of, sampler_of
 from wsdcast.weather.samples import samples_of
 from wsdcast.weather.stages.train import train
 from wsdcast.weather.trained import Trained, trained
@@ -113,7 +114,7 @@ def study_nfe(
     by_name: dict[str, tuple[Recipe, float]] = {name: variant_of(resolved, record, cost, name) for name in (*priors, *options.variants)}
     variants = {name: variant for name, (variant, _) in by_name.items()}
     require_model([variant.generator.prior for variant in variants.values()], moments)
-    shares = {MOMENTS_ALONE: cost[0]} | {name: share for name, (_, share) in by_name.items()}
+    shares = {PAST_ERRORS: cost[0]} | {name: share for name, (_, share) in by_name.items()}
     settings = {name: _settings(variant, name, summary) for name, variant in variants.items()}
     # All settings share their initial times, from which those with most past states can begin.
     record = replace(record, past_states=max(variant.forcings.past_states for variant in variants.values()))
@@ -133,7 +134,8 @@ def study_nfe(
         if prior in priors and variant.generator.needs_moments_network and seed not in quality:
             in_and_out = samples_of(of_record, networks.forcings, "train", "test")
             quality[seed] = [overall_errors(networks.moments, samples, area_weights(record)) for samples in in_and_out]
-            of_variant.append(Setting(MOMENTS_ALONE, seed))
+            if of_record.now("validation").size:
+                of_variant.append(Setting(PAST_ERRORS, seed))
         for setting in of_variant:
             rolled_out = prior in (*options.priors, *options.variants) and (setting.nfe in options.rollout_nfe or not setting.solver)
             parts[setting] = dict(_evaluated(variant, place, record, networks, setting, rolled_out))
@@ -219,7 +221,7 @@ def _evaluated(
 
     A file of statistics of the same setting is read instead of computing them again.
     """
-    options, noise = variant.study, variant.rollout.seed
+    options, noise, of_variant = variant.study, variant.rollout.seed, replace(record, past_states=variant.forcings.past_states)
     kinds: dict[str, tuple[Part, int, tuple[int, ...]]] = {"one step": ("test", options.starts, (6,))}
     if setting.solver and record.now("validation").size:
         kinds["validation"] = ("validation", options.starts, (6,))
@@ -239,10 +241,10 @@ def _evaluated(
         sampler = sampler_of(networks, sampled.rollout)
         inputs: list[Any] = [make_stamp(sampled, place, FORECAST)["inputs"], sampled.rollout.log_snr_ends, momentum]
     else:
-        sampler = moments_sampler_of(networks)
-        inputs = [make_stamp(variant, place, MOMENTS_FORECAST)["inputs"]]
+        sampler = past_errors_sampler_of(networks, past_errors(networks, of_variant))
+        inputs = [make_stamp(variant, place, PAST_ERRORS_FORECAST)["inputs"]]
     for kind, (part, starts, leads) in kinds.items():
-        chosen, of_variant = record.starts(starts, max(leads) // 6, part), replace(record, past_states=variant.forcings.past_states)
+        chosen = record.starts(starts, max(leads) // 6, part)
         # A longer record (`wsdcast prepare --append`) has other initial times, and all settings must share theirs.
         made_by = [record.times[chosen].astype(str).tolist(), variant.rollout.forcings, variant.score.headline, STUDIED]
         digest = digest_of([*inputs, asdict(setting), noise, leads, options.members, *made_by])

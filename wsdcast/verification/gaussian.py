@@ -12,7 +12,7 @@ from wsdcast.data.steps import STEP
 from wsdcast.data.store.forecasts import loaded
 from wsdcast.data.store.zarr_store import open_store
 from wsdcast.data.winds import winds_of
-from wsdcast.runs.names import MOMENTS_ALONE
+from wsdcast.runs.names import PAST_ERRORS
 from wsdcast.verification.intervals import BY_START, attributes_of
 from wsdcast.verification.regions import REGIONS, region_weights
 from wsdcast.verification.truth import Truth
@@ -71,7 +71,7 @@ def gaussian_scores(path: Path | None, truth: Truth, scores: xr.Dataset) -> xr.D
         fields = loaded(store[[f"{name}_{moment}" for name in truth.variables for moment in ("mean", "std")]], path)
         scored = scores[f"crps_fair{BY_START}"].isel(forecast=0, variable=0, region=0).sel(prediction_timedelta=STEP, time=fields["time"])
         crps = one_step_scores(fields, truth, scored.notnull().values).expand_dims(
-            forecast=[MOMENTS_ALONE], prediction_timedelta=[STEP.astype("timedelta64[ns]")]
+            forecast=[PAST_ERRORS], prediction_timedelta=[STEP.astype("timedelta64[ns]")]
         )
     axes = ("forecast", "prediction_timedelta", "variable", "region")
     aligned = crps.reindex({name: scores[name] for name in axes})

@@ -19,7 +19,7 @@ from wsdcast.runs.names import (
     FORECAST,
     GENERATOR,
     MOMENTS,
-    MOMENTS_FORECAST,
+    PAST_ERRORS_FORECAST,
     PREDICTIONS,
     SCORES,
     STUDY,
@@ -194,7 +194,7 @@ ARTEFACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     FEW_STEPS: (("data", "seed", "forcings", "moments", "generator"), (GENERATOR,)),
     FINE_TUNED: (("data", "seed", "forcings", "moments", "generator"), ()),
     FORECAST: (("data", "seed", "forcings", "moments", "generator", "rollout"), ()),
-    MOMENTS_FORECAST: (("data", "seed", "forcings", "moments", "rollout"), (MOMENTS,)),
+    PAST_ERRORS_FORECAST: (("data", "seed", "forcings", "moments", "rollout"), (MOMENTS,)),
     SCORES: (("data", "seed", "forcings", "moments", "generator", "rollout"), (FORECAST,)),
     STUDY: (("data", "forcings", "moments", "generator", "score"), (ANALYSIS,)),
 }
@@ -251,7 +251,7 @@ class Recipe(Experiment):
     def parts(self, artefact: str) -> dict[str, Any]:
         """Plain values of the sections that an artefact depends on."""
         whole, (sections, _) = self.dump(), ARTEFACTS[artefact]
-        if artefact == MOMENTS_FORECAST and not self.generator.reads_frozen_moments:
+        if artefact == PAST_ERRORS_FORECAST and not self.generator.reads_frozen_moments:
             sections = ARTEFACTS[FORECAST][0]  # the moments network is part of the generator, or there is no moments network
         if artefact == STUDY:
             del whole["generator"]["prior"]  # a study has several priors
@@ -284,7 +284,7 @@ class Recipe(Experiment):
 
     def upstream(self, artefact: str) -> tuple[str, ...]:
         """The artefacts that ``artefact`` is made from."""
-        if artefact == MOMENTS_FORECAST and not self.generator.reads_frozen_moments:
+        if artefact == PAST_ERRORS_FORECAST and not self.generator.reads_frozen_moments:
             return (GENERATOR,)
         if artefact == FINE_TUNED:
             return (self.networks[-2],)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from torch import Tensor
+
 from wsdcast.nets.unet import UNet
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import TORCHDIFFEQ, PathName
 from wsdcast.sampling.acceleration import accelerated
-from wsdcast.sampling.samplers import Sampler, direct_sampler, generator_sampler, moments_sampler
+from wsdcast.sampling.samplers import Sampler, direct_sampler, generator_sampler, past_errors_sampler
 from wsdcast.warmstart.evaluations import grid, require_possible, solver, steps_for
 from wsdcast.warmstart.prior import frozen_prior
 from wsdcast.warmstart.times import uniform
@@ -107,7 +109,10 @@ def few_in_words(networks: Trained, nfe: int) -> str:
     return f"none; the network of the objective {networks.objective} makes {nfe} evaluation{'s' * (nfe > 1)}"
 
 
-def moments_sampler_of(networks: Trained, *, deterministic: bool = False) -> Sampler:
-    """The sampler of the moments model alone, a baseline without spatial structure. On a GPU it is accelerated."""
-    sampler = moments_sampler(frozen_prior(networks.moments))
+def past_errors_sampler_of(networks: Trained, errors: Tensor, *, deterministic: bool = False) -> Sampler:
+    """The sampler of the moments model without a generator, with noise from past errors. On a GPU it is accelerated.
+
+    ``errors`` are those of :func:`wsdcast.weather.forecast.past_errors.past_errors`.
+    """
+    sampler = past_errors_sampler(frozen_prior(networks.moments), errors)
     return accelerated(sampler, [networks.moments], recorded=networks.ours, deterministic=deterministic)

@@ -1,4 +1,4 @@
-"""The Gaussians that the moments model predicts for the first step of forecasts."""
+"""The Gaussians that the moments model predicts one step after states of a record."""
 
 from __future__ import annotations
 
@@ -11,8 +11,22 @@ from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.variables import variable
 from wsdcast.runs import devices
 from wsdcast.sampling.threads import side_by_side
-from wsdcast.warmstart.prior import frozen_prior
+from wsdcast.warmstart.prior import InformedPrior, frozen_prior
 from wsdcast.weather.trained import Trained
+
+
+def prior_at(networks: Trained, record: Analysis, start: np.intp) -> InformedPrior:
+    """The Gaussian that the moments predict 6 h after a time of the record, normalised, (1, variable, latitude, longitude).
+
+    Args:
+        networks: the trained networks.
+        record: has the states at that time, and the past states that the networks read.
+        start: index of the time in the record.
+    """
+    count = len(record.variables)
+    states = torch.from_numpy(record.normalise(record.states[start - record.past_states : start + 1])).to(devices.device()).flip(0)
+    forcings = networks.forcings.at(record.times[start : start + 1])
+    return frozen_prior(networks.moments)(torch.cat([states[:, :count].flatten(0, 1)[None], forcings, states[:1, count:]], dim=1))
 
 
 def one_step(networks: Trained, record: Analysis, starts: NDArray[np.intp], variables: tuple[str, ...]) -> dict[str, xr.DataArray]:
@@ -27,13 +41,11 @@ def one_step(networks: Trained, record: Analysis, starts: NDArray[np.intp], vari
     Returns:
         For each variable ``<name>_mean`` and ``<name>_std``, (time, latitude, longitude), in its units.
     """
-    count, prior_of = len(record.variables), frozen_prior(networks.moments)
+    count = len(record.variables)
     offset, scale = record.mean[:count, None, None], record.std[:count, None, None]
 
     def fields_of(start: np.intp) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        states = torch.from_numpy(record.normalise(record.states[start - record.past_states : start + 1])).to(devices.device()).flip(0)
-        forcings = networks.forcings.at(record.times[start : start + 1])
-        prior = prior_of(torch.cat([states[:, :count].flatten(0, 1)[None], forcings, states[:1, count:]], dim=1))
+        prior = prior_at(networks, record, start)
         mean, std = (field[0].float().cpu().numpy() for field in (prior.mean, prior.std))
         return mean * scale + offset, std * scale
 

@@ -22,7 +22,7 @@ from wsdcast.report.subjects import subject
 from wsdcast.runs import devices, processes
 from wsdcast.runs.artefact import IN_A_COPY, Summary, complete, complete_netcdf, is_current, make_stamp, partial_of
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import ANIMATION, FORECAST, INITIAL_STATES, MODEL_CARD, MOMENTS_FORECAST, GridName, SolverName
+from wsdcast.runs.names import ANIMATION, FORECAST, INITIAL_STATES, MODEL_CARD, PAST_ERRORS_FORECAST, GridName, SolverName
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.progress import track
 from wsdcast.runs.times import TimeLike
@@ -38,10 +38,11 @@ from wsdcast.weather.forecast.memory import require_memory_of_rollout
 from wsdcast.weather.forecast.one_step import one_step
 from wsdcast.weather.forecast.origin import Origin, of_model, of_run
 from wsdcast.weather.forecast.outcome import clipped, stopped
+from wsdcast.weather.forecast.past_errors import past_errors
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
 from wsdcast.weather.recipe import Recipe, Rollout
-from wsdcast.weather.samplers import few_in_words, moments_sampler_of, noise_count_of, sampler_of
+from wsdcast.weather.samplers import few_in_words, noise_count_of, past_errors_sampler_of, sampler_of
 
 FAST = "fast, without --deterministic"
 """What a forecast says of its arithmetic if it was made on a GPU and another run would give other bits."""
@@ -72,9 +73,10 @@ def rollout(
 
     The networks and the initial states are those of the run directory, or those of a model file and of a source of analyses.
 
-    Ensembles of the moments model alone are scored as they are made. ``RUN/moments_forecast.zarr`` has the statistics from which
-    :func:`wsdcast.score` computes their scores. It is not written if the record has no truth after the initial times, or if ``keep`` is
-    ``statistics``, because then there are no scores.
+    As a baseline, ensembles of the moments model with noise from its past errors are scored as they are made.
+    ``RUN/past_errors_forecast.zarr`` has the statistics from which :func:`wsdcast.score` computes their scores. It is not written if the
+    record has no truth after the initial times, or if ``keep`` is ``statistics``, because then there are no scores; nor if the record has
+    no validation split, which the errors are of.
 
     A rollout that was stopped continues with the initial times that are not written yet, and the result has the same bits. If torchrun
     started several processes, they share the initial times. An argument that is None has its value from the recipe.
@@ -141,28 +143,31 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
         np.isin(initial_times[:, None] + np.array(settings.kept_leads) * np.timedelta64(1, "h"), record.times).any()
     )
     without = "no later states are read with a model file" if origin.is_model_file else "the record has no truth after the initial times"
-    if settings.keep == "scores" and not has_truth:
+    without *= not has_truth
+    if settings.keep == "scores" and without:
         raise UserError(f"--score: {without}, so nothing can be scored")
     summary = Summary("rollout", facts=_facts(origin))
     processes.decided(lambda: require_memory_of_rollout(networks, record, origin.starts, settings, batch, len(variables)))
-    samplers: dict[str, Sampler] = {}
-    if resolved.generator.has_moments_model and has_truth and settings.keep != "statistics":
-        samplers[MOMENTS_FORECAST] = moments_sampler_of(networks, deterministic=deterministic)
-    elif resolved.generator.has_moments_model:
-        processes.decided(lambda: _remove_outdated(resolved, directory, overwrite))
-        reason = "rollout.keep is statistics" if has_truth else without
-        summary.facts[f"not written: {MOMENTS_FORECAST}"] = f"only scores need it, and there are none: {reason}"
-    samplers[FORECAST] = sampler_of(networks, settings, deterministic=deterministic)
+    sampler, artefacts = sampler_of(networks, settings, deterministic=deterministic), [FORECAST]
+    if resolved.generator.has_moments_model:
+        if reason := _why_no_baseline(origin, without):
+            processes.decided(lambda: _remove_outdated(resolved, directory, overwrite))
+            summary.facts[f"not written: {PAST_ERRORS_FORECAST}"] = reason
+        else:
+            artefacts.insert(0, PAST_ERRORS_FORECAST)
     current = processes.decided(
-        lambda: [name for name in samplers if _is_current(origin, name, deterministic=deterministic, overwrite=overwrite)]
+        lambda: [name for name in artefacts if _is_current(origin, name, deterministic=deterministic, overwrite=overwrite)]
     )
-    for artefact in list(samplers):
+    for artefact in artefacts:
         if artefact in current:
             summary.facts[f"current: {artefact}"] = str(directory / artefact)
+            continue
+        # The sampler of the baseline is let go before the other begins: a CUDA graph keeps the memory of its evaluations.
+        if artefact == PAST_ERRORS_FORECAST:
+            used = past_errors_sampler_of(networks, past_errors(networks, record), deterministic=deterministic)
         else:
-            # The first sampler is let go before the second begins: a CUDA graph keeps the memory of its evaluations.
-            sampler = in_batches(samplers.pop(artefact), batch)
-            _write(origin, artefact, sampler, batch, summary, deterministic=deterministic, overwrite=overwrite)
+            used = sampler
+        _write(origin, artefact, in_batches(used, batch), batch, summary, deterministic=deterministic, overwrite=overwrite)
     animation = directory / ANIMATION
     has_members = settings.keep not in ("statistics", "scores")
     if processes.is_first() and has_members and not shows(animation, subject(variables, resolved.score.headline).label):
@@ -171,6 +176,13 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
             animate(directory / FORECAST, truth, partial, 0, lines, resolved.score.headline)
         summary.written[str(animation)] = f"{'truth and ' * has_truth}members from the first initial time"
     return summary
+
+
+def _why_no_baseline(origin: Origin, without: str) -> str:
+    """Why ensembles with past errors are not made, in words; empty if they are. ``without`` says why there is no truth, or is empty."""
+    if without or origin.recipe.rollout.keep == "statistics":
+        return f"only scores need it, and there are none: {without or 'rollout.keep is statistics'}"
+    return "" if origin.record.now("validation").size else "the past errors are those on the validation split, and the record has none"
 
 
 def _facts(origin: Origin) -> dict[str, Any]:
@@ -204,7 +216,7 @@ def _write(origin: Origin, artefact: str, sampler: Sampler, batch: int, summary:
     begin = time.perf_counter()
     layout: dict[str, Any] = {"path": partial_of(path), "times": origin.initial_times, "leads": settings.kept_leads, "grid": record.grid}
     layout |= {"members": settings.members, "reduced": settings.keep == "statistics", "variables": variables}
-    scored = artefact == MOMENTS_FORECAST or settings.keep == "scores"
+    scored = artefact == PAST_ERRORS_FORECAST or settings.keep == "scores"
     store = ScoredForecasts(**layout, truth=truth_of(record, variables)) if scored else Forecasts(**layout)
     # The initial times change when the record grows. A fast forecast on a GPU must not be completed as a deterministic one.
     arithmetic = "deterministic" if deterministic or devices.device().type == "cpu" else FAST
@@ -220,7 +232,7 @@ def _write(origin: Origin, artefact: str, sampler: Sampler, batch: int, summary:
         processes.wait()
         if processes.is_first():
             summary.facts |= stopped(store, artefact) | clipped(store, artefact)
-            if artefact == MOMENTS_FORECAST:
+            if artefact == PAST_ERRORS_FORECAST:
                 with deterministic_algorithms() if deterministic else nullcontext():
                     add_variables(store.path, one_step(origin.networks, record, starts, variables))
             if origin.is_model_file:
@@ -243,8 +255,8 @@ def _remove_outdated(recipe: Recipe, directory: Path, overwrite: bool) -> None:
     Raises:
         UserError: if there are some and ``overwrite`` is False.
     """
-    if not is_current(recipe, directory, MOMENTS_FORECAST, overwrite):
-        shutil.rmtree(directory / MOMENTS_FORECAST, ignore_errors=True)
+    if not is_current(recipe, directory, PAST_ERRORS_FORECAST, overwrite):
+        shutil.rmtree(directory / PAST_ERRORS_FORECAST, ignore_errors=True)
 
 
 def _is_current(origin: Origin, artefact: str, *, deterministic: bool, overwrite: bool) -> bool:

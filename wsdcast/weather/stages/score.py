@@ -18,7 +18,7 @@ from wsdcast.data.winds import winds_of
 from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_directories
-from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_ALONE, MOMENTS_FORECAST, REPORT, SCORES, SCORES_TABLE
+from wsdcast.runs.names import ANALYSIS, FORECAST, PAST_ERRORS, PAST_ERRORS_FORECAST, REPORT, SCORES, SCORES_TABLE
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.yaml_text import as_yaml
 from wsdcast.verification.bootstrap import blocks_in_words
@@ -75,10 +75,10 @@ def score(
     extent = f"{recorded.size} states to {recorded[-1].astype('datetime64[h]')}"  # it may have become longer since
     without_moments = ""
     if resolved.generator.has_moments_model:
-        without_moments = _why_not_scored(directory / MOMENTS_FORECAST, recorded, forecast=forecasts[OURS])
+        without_moments = _why_not_scored(directory / PAST_ERRORS_FORECAST, recorded, forecast=forecasts[OURS])
         if not without_moments:
-            forecasts[MOMENTS_ALONE] = require(resolved, directory, MOMENTS_FORECAST)
-    scores = _stored(directory / SCORES, extent, MOMENTS_ALONE in forecasts) if is_current(resolved, directory, SCORES, overwrite) else None
+            forecasts[PAST_ERRORS] = require(resolved, directory, PAST_ERRORS_FORECAST)
+    scores = _stored(directory / SCORES, extent, PAST_ERRORS in forecasts) if is_current(resolved, directory, SCORES, overwrite) else None
     streamed = {name: read_scored(path) for name, path in forecasts.items() if is_scored(path)}
     with open_store(forecasts[OURS]) as store:
         times, leads = (store[name].values for name in ("time", "prediction_timedelta"))
@@ -92,7 +92,7 @@ def score(
         before = None if scores is None else headline_of(scores)
         if scores is None:
             scores = scores_of(statistics_by_start(sources, times, leads, streamed, scheduler, workers))
-            if (gaussian := gaussian_scores(forecasts.get(MOMENTS_ALONE), truth, scores)) is not None:
+            if (gaussian := gaussian_scores(forecasts.get(PAST_ERRORS), truth, scores)) is not None:
                 scores["crps_gaussian"] = gaussian
             stamp = json.dumps(make_stamp(resolved, directory, SCORES))
             scores.attrs |= {"grid": truth.grid.name, "members": resolved.rollout.members, "record": extent, "wsdcast": stamp}
@@ -113,20 +113,20 @@ def score(
     if OURS in streamed and lacks_truth(forecasts[OURS], recorded):
         summary.facts["truth added since the rollout"] = "not used (rollout.keep is scores); the same `wsdcast rollout --overwrite` does"
     if without_moments:
-        summary.facts[MOMENTS_ALONE] = without_moments
+        summary.facts[PAST_ERRORS] = without_moments
     return summary
 
 
 def _stored(path: Path, extent: str, with_moments: bool) -> xr.Dataset | None:
     """The scores of a file, if they are of this record and complete; else None.
 
-    An older version stored fewer variables, and the moments alone may have come or gone since.
+    An older version stored fewer variables, and the moments with past errors may have come or gone since.
     """
     scores = read_scores(path)
     winds = winds_of(variables_of(scores))
     needed = {"pairs", *(ABOUT if any(wind.speed == SPEED for wind in winds) else ["crps_fair"])}
     needed |= {"wind"} if len(winds) > 1 else set()
-    is_complete = needed <= set(scores.variables) and (MOMENTS_ALONE in scores["forecast"]) == with_moments
+    is_complete = needed <= set(scores.variables) and (PAST_ERRORS in scores["forecast"]) == with_moments
     return scores if is_complete and scores.attrs.get("record") == extent else None
 
 
@@ -167,13 +167,13 @@ def score_pair(first: str | Path, second: str | Path) -> Summary:
 
 
 def _why_not_scored(moments: Path, recorded: NDArray[np.datetime64], forecast: Path) -> str:
-    """In words why the ensembles of the moments model alone cannot be scored; empty if they can.
+    """In words why the ensembles of the moments with past errors cannot be scored; empty if they can.
 
     ``recorded`` are the times of the record. Statistics of ``forecast``, which is scored with them, are from the same rollout and lack the
     same truth.
     """
     if not moments.exists():
-        return f"not scored: {moments} is not there; `wsdcast rollout` writes it where the record has truth"
+        return f"not scored: {moments} is not there; `wsdcast rollout` writes it where the record has truth and a validation split"
     if is_scored(moments) and not is_scored(forecast) and lacks_truth(moments, recorded):
         again = f"remove {moments}, and the same `wsdcast rollout` as before makes it again"
         return f"not scored: the record has more truth now than at the rollout; {again}"

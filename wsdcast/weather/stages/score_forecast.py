@@ -17,7 +17,7 @@ from wsdcast.data.variables import DEFAULT, physical_range, variable
 from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import address_given
-from wsdcast.runs.names import MOMENTS_ALONE, SCORES
+from wsdcast.runs.names import PAST_ERRORS, SCORES
 from wsdcast.verification.alignment import require_aligned
 from wsdcast.verification.baselines import BASELINES
 from wsdcast.verification.domain import Inside, domain_in_words, domains_of, scored_domain
@@ -59,7 +59,7 @@ def score_forecast(
         run, forecast = run or forecast, store_of(forecast)
     name = name_of(forecast)
     directory = Path(run) if run is not None else Path("runs") / name
-    name = f"{name} (store)" if name in (*BASELINES, MOMENTS_ALONE) else name
+    name = f"{name} (store)" if name in (*BASELINES, PAST_ERRORS) else name
     if (directory / SCORES).exists() and not overwrite:
         stored = read_scores(directory / SCORES).attrs
         if (stored.get("forecast"), stored.get("truth")) != (forecast, truth):

@@ -15,7 +15,7 @@ from wsdcast.report.figures import at_scored_leads
 from wsdcast.report.page import write_report
 from wsdcast.runs.artefact import Summary, complete, complete_netcdf
 from wsdcast.runs.errors import UserError, first_line
-from wsdcast.runs.names import MOMENTS_ALONE, REPORT, SCORES, SCORES_TABLE
+from wsdcast.runs.names import PAST_ERRORS, REPORT, SCORES, SCORES_TABLE
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW
 from wsdcast.verification.bootstrap import blocks_in_words, longest_lead
 from wsdcast.verification.coordinates import write_netcdf
@@ -154,9 +154,9 @@ def _pooled_deviation(scores: xr.Dataset) -> dict[str, float]:
 
 
 def _with_members(scores: xr.Dataset) -> list[str]:
-    """Names of the forecasts whose fields are meant to look like weather: the first, which the report is about, and the moments alone."""
+    """Names of the forecasts whose fields are meant to look like weather: the first, which the report is about, and past errors."""
     names = [str(name) for name in scores["forecast"].values]
-    return [name for name in names if name in (names[0], MOMENTS_ALONE)]
+    return [name for name in names if name in (names[0], PAST_ERRORS)]
 
 
 def table(scores: xr.Dataset) -> list[dict[str, Any]]:
