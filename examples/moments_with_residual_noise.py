@@ -53,7 +53,7 @@ from wsdcast.weather.samples import samples_of
 from wsdcast.weather.stages.score_output import read_scores
 
 OUT = "residual-noise"
-LEADS = (6, 24, 72)
+LEADS = (6, 24, 72, 120, 240)
 RELATIVE = {"CRPS": "crps_fair", "energy score": "energy_score", "variogram score": "variogram_score"}
 ABSOLUTE = {"spread/skill": "spread_skill"}
 DEVIATIONS = {"spectrum": "power_deviation_mean", "kinetic energy": "kinetic_energy_deviation_mean"}

@@ -28,7 +28,7 @@ from wsdcast.runs.names import ANIMATION, FORECAST, PAST_ERRORS_FORECAST
 from wsdcast.runs.unfinished import marks_of
 from wsdcast.sampling.batches import in_batches
 from wsdcast.verification import streamed
-from wsdcast.weather.forecast import memory, writing
+from wsdcast.weather.forecast import memory, past_errors, writing
 from wsdcast.weather.forecast.initial_times import starts_of
 from wsdcast.weather.forecast.running import ensembles, groups
 from wsdcast.weather.samplers import sampler_of
@@ -91,7 +91,7 @@ def test_a_rollout_needs_memory_for_its_largest_group_and_its_batches(rolled_out
         memory.require_memory_of_rollout(networks, record, np.arange(starts), settings, 25, kept)
     of_network = at_a_time * peak_memory(networks.generator, (1, 10, 8, 16), (1,), (1,), training=False)
     fields = [memory.fields_of_member(record, networks.forcings, 1) + 2 * LEADS_PER_CHUNK * kept for kept in (1, 2)]
-    assert needed == [of_network + together * count * 4 * 8 * 16 for count in fields]
+    assert needed == [of_network + (together * count + past_errors.MOST * 2) * 4 * 8 * 16 for count in fields]
     monkeypatch.setattr(memory.devices, "device", lambda: torch.device("meta"))
     memory.require_memory_of_rollout(networks, record, np.arange(starts), settings, 25, 1)
     assert len(needed) == 2  # no estimate for another device than the CPU

@@ -95,7 +95,7 @@ ROLLED_CRPS = re.compile(r"crps_(\d+)h_rolled")
 
 
 def _settings(summary: Summary) -> Table:
-    """The table of a study: the best setting of each prior and number of evaluations, and no generator. The page has all settings."""
+    """The table of a study: the best setting of each prior and number of evaluations, and that without a generator. The page has all."""
     leads = [int(found[1]) for row in summary.scores for name in row if (found := ROLLED_CRPS.fullmatch(name))]
     last = f"; last: CRPS at {max(leads)} h" if leads else ""
     title = f"6 h: fair CRPS {_of(summary)}, its gain, spread/skill, mean deviation of the spectrum{last}"

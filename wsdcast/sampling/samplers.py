@@ -75,11 +75,12 @@ def past_errors_sampler(prior_of: PriorOf, errors: Tensor) -> Sampler:
         prior_of: returns the prior.
         errors: (target - mean) / std of past samples, (error, channel, ...). There are no more errors than a sample has numbers.
     """
-    scaled = errors / len(errors) ** 0.5
+    count = len(errors)
+    scaled = errors / count**0.5
 
     def sampler(context: Tensor, noise: Tensor) -> Tensor:
         with devices.without_autocast(noise):
-            structured = torch.tensordot(noise.flatten(1)[:, : len(errors)], scaled, dims=1)
+            structured = torch.tensordot(noise.flatten(1)[:, :count], scaled, dims=1)
         return prior_of(context).sample(structured)
 
     return sampler

@@ -12,6 +12,7 @@ from wsdcast.runs import devices
 from wsdcast.runs.resources import require_memory
 from wsdcast.sampling.batches import at_once
 from wsdcast.weather.forcings import ForcingFields
+from wsdcast.weather.forecast.past_errors import MOST
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.recipe import Rollout
 from wsdcast.weather.samplers import noise_count_of
@@ -45,7 +46,8 @@ def require_memory_of_rollout(
     together = max(group.size for group in groups(np.arange(starts.size), settings.members, batch, devices.device())) * settings.members
     waiting = 2 * LEADS_PER_CHUNK * kept  # states that wait for writing
     of_member = fields_of_member(record, networks.forcings, noise_count_of(networks, settings))
-    fields = together * (of_member + waiting) * 4 * record.grid.size
+    of_baseline = MOST * len(record.variables)
+    fields = (together * (of_member + waiting) + of_baseline) * 4 * record.grid.size
     shapes = networks.generator.input_shapes(*record.grid.shape)
     at_a_time = min(at_once(batch, devices.device()), -(-together // batch) * batch)
     needed = fields + at_a_time * peak_memory(networks.generator, *shapes, training=False)

@@ -138,12 +138,11 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
     settings, variables, initial_times = resolved.rollout, origin.kept_variables, origin.initial_times
     batch = batch_size(record.grid.size, devices.device())
 
-    # The initial states of one forecast of a model file are no truth for another.
-    has_truth = not origin.is_model_file and bool(
-        np.isin(initial_times[:, None] + np.array(settings.kept_leads) * np.timedelta64(1, "h"), record.times).any()
-    )
-    without = "no later states are read with a model file" if origin.is_model_file else "the record has no truth after the initial times"
-    without *= not has_truth
+    valid_times, without = initial_times[:, None] + np.array(settings.kept_leads) * np.timedelta64(1, "h"), ""
+    if origin.is_model_file:  # the initial states of one of its forecasts are no truth for another
+        without = "no later states are read with a model file"
+    elif not np.isin(valid_times, record.times).any():
+        without = "the record has no truth after the initial times"
     if settings.keep == "scores" and without:
         raise UserError(f"--score: {without}, so nothing can be scored")
     summary = Summary("rollout", facts=_facts(origin))
@@ -164,7 +163,8 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
             continue
         # The sampler of the baseline is let go before the other begins: a CUDA graph keeps the memory of its evaluations.
         if artefact == PAST_ERRORS_FORECAST:
-            used = past_errors_sampler_of(networks, past_errors(networks, record), deterministic=deterministic)
+            with deterministic_algorithms() if deterministic else nullcontext():
+                used = past_errors_sampler_of(networks, past_errors(networks, record), deterministic=deterministic)
         else:
             used = sampler
         _write(origin, artefact, in_batches(used, batch), batch, summary, deterministic=deterministic, overwrite=overwrite)
@@ -174,7 +174,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
         with complete(animation) as partial:
             truth, lines = truth_of(record, record.variables), coastlines_of(resolved.data.source)
             animate(directory / FORECAST, truth, partial, 0, lines, resolved.score.headline)
-        summary.written[str(animation)] = f"{'truth and ' * has_truth}members from the first initial time"
+        summary.written[str(animation)] = f"{'truth and ' * (not without)}members from the first initial time"
     return summary
 
 
