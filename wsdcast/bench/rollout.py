@@ -65,7 +65,7 @@ def bench_rollout(
         one member at a time, eager, in float32, with torchdiffeq's solver, and writes the forecast at the end.
 
     Raises:
-        UserError: if the prior is a user's model.
+        UserError: if the prior is a user's model, or there is no generator.
     """
     changes: dict[str, Any] = {"members": members, "nfe": nfe, "days": days, "solver": "midpoint"}
     resolved, _ = resolve(recipe, None, Recipe, **{f"rollout__{key}": value for key, value in changes.items()})

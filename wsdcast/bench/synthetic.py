@@ -15,6 +15,7 @@ from wsdcast.data.store.zarr_store import wind_packing
 from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import to_device
 from wsdcast.runs import devices
+from wsdcast.runs.errors import UserError
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.trained import Trained, assembled
@@ -52,8 +53,10 @@ def networks_of(recipe: Recipe, record: Analysis) -> Trained:
     """Return the networks of a recipe on the device, untrained. They take as long as trained ones.
 
     Raises:
-        UserError: if the prior is a user's model.
+        UserError: if the prior is a user's model, or there is no generator.
     """
+    if recipe.generator.objective == "none":
+        raise UserError("generator.objective none: the benchmarks are of a generator, and this recipe has none")
     return assembled(recipe, record, lambda network, _: to_device(network).eval())
 
 

@@ -48,7 +48,7 @@ def bench_train(recipe: str | Overridden = "planet") -> Benchmark:
         the making of batches. The peer is the same loop with samples that two worker processes load from a Zarr store with xarray.
 
     Raises:
-        UserError: if the prior is a user's model.
+        UserError: if the prior is a user's model, or there is no generator.
     """
     resolved, _ = resolve(recipe, None, Recipe, generator__steps=10**6, generator__accumulate=1)
     settings, record = resolved.generator, record_of(resolved, RECORD)

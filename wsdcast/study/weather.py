@@ -94,7 +94,8 @@ def study_nfe(
         changes: keys of the recipe's section ``study``, such as ``nfe`` or ``seeds``.
 
     Raises:
-        UserError: if nothing is prepared, a key is not allowed, or settings must be chosen and the record has no validation split.
+        UserError: if nothing is prepared, a key is not allowed, there is no generator, or settings must be chosen and the record has no
+            validation split.
     """
     if changes.get("nfe") is not None and changes.get("rollout_nfe") is None:
         # Of the recipe's numbers for rollouts, keep those that are still studied.
@@ -108,6 +109,8 @@ def study_nfe(
     of = subject(studied_variables(record.variables, resolved.score.headline), resolved.score.headline)
     devices.keep_freed_memory()
     options, summary, begin = resolved.study, Summary("study nfe"), time.perf_counter()
+    if "none" in (resolved.generator.objective, *(changed.get("generator.objective") for changed in options.variants.values())):
+        raise UserError("generator.objective none: a study compares generators; the moments with past errors are compared anyway")
     cost = moments_cost(resolved, record)
     priors = tuple(dict.fromkeys(options.priors + options.ablations))
     # Every error of the user is found before hours of training.

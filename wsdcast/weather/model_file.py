@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import safetensors
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
-from torch import nn
+from torch import Tensor, nn
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
@@ -36,7 +37,7 @@ from wsdcast.weather.recipe import Recipe
 
 FORMAT = 1
 """Version of the layout of model files. A change that older versions of this package would misread raises it."""
-SUMS, MODEL, FIELDS = "SHA256SUMS", "model.json", "fields.safetensors"
+SUMS, MODEL, FIELDS, ERRORS = "SHA256SUMS", "model.json", "fields.safetensors", "past-errors.safetensors"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class ModelFile:
         trained_from: the first time that the model was trained on.
         record: a record without states: the grid, normalisation, packing, splits and static fields of the model.
         weights: the content of the weights file of each artefact.
+        errors: past errors of a model without a generator, (error, variable, latitude, longitude).
     """
 
     path: Path
@@ -60,6 +62,7 @@ class ModelFile:
     trained_from: np.datetime64
     record: Analysis
     weights: Mapping[str, bytes]
+    errors: Tensor | None = None
 
     def load(self, network: nn.Module, artefact: str) -> None:
         """Load the weights of an artefact into its untrained network.
@@ -72,7 +75,9 @@ class ModelFile:
         loaded(network, self.path / f"{artefact}.safetensors", self.weights[artefact])
 
 
-def write_model(path: Path, recipe: Recipe, record: Analysis, directory: Path, facts: Mapping[str, Any], card: str) -> str:
+def write_model(
+    path: Path, recipe: Recipe, record: Analysis, directory: Path, facts: Mapping[str, Any], card: str, errors: Tensor | None = None
+) -> str:
     """Write a model file, and return its digest. Equal models give equal bytes."""
     fields: dict[str, NDArray[Any]] = {"latitude": record.grid.latitude, "longitude": record.grid.longitude}
     fields |= {"difference_std": record.difference_std, "mean": record.mean, "std": record.std}
@@ -91,6 +96,8 @@ def write_model(path: Path, recipe: Recipe, record: Analysis, directory: Path, f
     entries = {MODEL: json.dumps(model, indent=1).encode(), MODEL_CARD: card.encode()}
     entries[FIELDS] = save_arrays({name: np.ascontiguousarray(values) for name, values in fields.items()})
     entries |= {f"{name}.safetensors": (directory / name / f"{WEIGHTS}.safetensors").read_bytes() for name in reversed(recipe.networks)}
+    if errors is not None:
+        entries[ERRORS] = save_arrays({"errors": errors.cpu().numpy()})
     entries[SUMS] = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in entries.items()).encode()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
         for name, content in entries.items():
@@ -148,10 +155,15 @@ def read_model(path: str | Path) -> ModelFile:
             forcing_variables=further,
             past_states=recipe.forcings.past_states,
         )
+        errors = None
+        if recipe.generator.objective == "none":
+            errors = torch.from_numpy(load_arrays(entries.pop(ERRORS))["errors"])
+            if errors.dtype != torch.float32 or not len(errors) or errors.shape[1:] != (len(variables), *record.grid.shape):
+                raise UserError(f"{path}: past errors {errors.dtype} {tuple(errors.shape)} of {', '.join(variables)} on {record.grid.name}")
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
         raise UserError(f"{path}: not a model file that this version can read ({type(error).__name__}: {error})") from None
     weights = {name.removesuffix(".safetensors"): content for name, content in entries.items() if name.endswith(".safetensors")}
     digest = hashlib.sha256(entries[SUMS]).hexdigest()
-    return ModelFile(path, digest, recipe, entries[MODEL_CARD].decode(errors="replace"), trained_from, record, weights)
+    return ModelFile(path, digest, recipe, entries[MODEL_CARD].decode(errors="replace"), trained_from, record, weights, errors)

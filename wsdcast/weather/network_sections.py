@@ -55,7 +55,7 @@ class Generator(GeneratorNetwork):
 
     learning_rate: PositiveFloat = Field(4e-3, description="the highest learning rate of the schedule")
     prior: PriorName = Field("warm", description="where flow matching starts, and what the generator reads of the moments")
-    objective: ObjectiveName = Field("flow", description="flow, a network of few evaluations trained from it, or crps: no flow")
+    objective: ObjectiveName = Field("flow", description="flow, a network of few evaluations from it, crps: no flow, or none: no generator")
     moments: Literal["frozen", "joint", "end-to-end"] = Field(
         "frozen", description="whether the moments network is trained before the generator or at the same time"
     )
@@ -69,6 +69,8 @@ class Generator(GeneratorNetwork):
             raise ValueError(f"the objective {self.objective} needs the straight path, not {self.path}")
         if self.objective == "crps" and (self.path != "straight" or self.moments != "frozen"):
             raise ValueError("the objective crps has no flow: leave path straight and moments frozen")
+        if self.objective == "none" and not self.reads_frozen_moments:
+            raise ValueError("the objective none forecasts with the moments network alone: leave prior warm and moments frozen")
         return self
 
     @property

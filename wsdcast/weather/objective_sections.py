@@ -8,8 +8,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from wsdcast.runs.recipes import Optimisation, Section
 
-ObjectiveName = Literal["flow", "distil", "shortcut", "mean-flow", "crps"]
-"""What a generator is trained for (docs/objectives.md)."""
+ObjectiveName = Literal["flow", "distil", "shortcut", "mean-flow", "crps", "none"]
+"""What a generator is trained for (docs/objectives.md). With ``none`` there is none: the moments network forecasts with past errors."""
 
 FROM_FLOW: tuple[ObjectiveName, ...] = ("distil", "shortcut", "mean-flow")
 """Objectives of a second network, which is trained after the flow."""

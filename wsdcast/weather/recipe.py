@@ -127,9 +127,7 @@ class Rollout(Section):
     starts: PositiveInt = Field(12, description="number of initial times, spread evenly over the test split")
     start: str | None = Field(None, description="initial times instead of starts: latest, a time, or FIRST/LAST/INTERVAL; UTC")
     days: float = Field(3.0, gt=0, le=LONGEST.days, description="length of the forecast")
-    keep: Literal["all", "statistics", "scores"] | tuple[PositiveInt, ...] = Field(
-        "all", description="what is stored of the forecast; or lead times in hours"
-    )
+    keep: Literal["all", "statistics", "scores"] | tuple[PositiveInt, ...] = Field("all", description="what is kept, or lead times, hours")
     variables: tuple[str, ...] | None = Field(None, min_length=1, description="variables that are stored; default: all of data.variables")
     forcings: Literal["held", "prescribed"] = Field(
         "held", description="forcing variables in a forecast: as at the initial time, or as the record has them"
@@ -208,7 +206,7 @@ class Recipe(Experiment):
     """The recipe of one whole weather experiment."""
 
     DEFAULT = "planet"
-    CHAIN = (ANALYSIS, GENERATOR, FEW_STEPS, FINE_TUNED, FORECAST)
+    CHAIN = (ANALYSIS, MOMENTS, GENERATOR, FEW_STEPS, FINE_TUNED, FORECAST)
 
     data: Data = Data()
     forcings: Forcings = Forcings()
@@ -273,14 +271,15 @@ class Recipe(Experiment):
     def few_numbers(self) -> tuple[int, ...]:
         """The numbers of evaluations that a network of few evaluations makes; all others are those of the flow."""
         halved = tuple(2**halvings for halvings in range(HALVINGS + 1))
-        return {"flow": (), "crps": (1,), "distil": (self.few_steps.nfe,)}.get(self.generator.objective, halved)
+        return {"flow": (), "none": (0,), "crps": (1,), "distil": (self.few_steps.nfe,)}.get(self.generator.objective, halved)
 
     @property
     def networks(self) -> tuple[str, ...]:
         """The artefacts of the trained networks, in the order in which they are trained."""
-        before = [MOMENTS] if self.generator.reads_frozen_moments else []
-        after = [FEW_STEPS] if self.generator.objective in FROM_FLOW else []
-        return (*before, GENERATOR, *after, *([FINE_TUNED] if self.fine_tune.steps else []))
+        frozen, objective = self.generator.reads_frozen_moments, self.generator.objective
+        all_networks = {MOMENTS: frozen, GENERATOR: objective != "none", FEW_STEPS: objective in FROM_FLOW}
+        all_networks[FINE_TUNED] = self.fine_tune.steps > 0
+        return tuple(name for name, is_trained in all_networks.items() if is_trained)
 
     def upstream(self, artefact: str) -> tuple[str, ...]:
         """The artefacts that ``artefact`` is made from."""

@@ -65,6 +65,8 @@ def _require_possible(settings: Rollout, few: Collection[int], objective: Object
 
     ``few`` are the numbers of evaluations of the networks of few evaluations.
     """
+    if objective == "none":
+        return
     if settings.nfe in few:
         if settings.warmth != 1:
             raise UserError(f"warmth {settings.warmth:g}: the network for nfe {settings.nfe} is trained at full warmth only")
@@ -96,12 +98,14 @@ def _of_tuned_flow(nfe: int) -> str:
 
 
 def noise_count_of(networks: Trained, settings: Rollout) -> int:
-    """Noise fields of a sample. Networks of few evaluations need one, whatever the solver of the flow."""
-    return 1 if settings.nfe in networks.few else settings.noise_count
+    """Noise fields of a sample. Without a flow one is needed, whatever its solver."""
+    return 1 if settings.nfe in networks.few or networks.objective == "none" else settings.noise_count
 
 
 def few_in_words(networks: Trained, nfe: int) -> str:
-    """Which network of few evaluations makes ``nfe`` evaluations, in words; empty if the flow's generator does."""
+    """What makes ``nfe`` evaluations in place of the flow's generator, in words; empty if that does."""
+    if networks.objective == "none":
+        return "none; the moments network with noise from its past errors"
     if nfe not in networks.few:
         return ""
     if networks.objective == "flow":

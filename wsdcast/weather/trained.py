@@ -33,7 +33,7 @@ class Trained:
     """The networks of a run, ready to sample.
 
     Attributes:
-        generator: p'_theta.
+        generator: p'_theta; untrained with the objective ``none``.
         moments: from a context to mean and std: h_phi, or the function that replaces it.
         prior_of: from a context to the prior that generation starts from.
         forcings: the forcings of the record's grid.
@@ -92,7 +92,8 @@ def assembled(
     if recipe.generator.needs_moments_network:
         network = moments_model(recipe.moments, sizes)
         if recipe.generator.reads_frozen_moments:
-            load(generator, GENERATOR)
+            if GENERATOR in recipe.networks:
+                load(generator, GENERATOR)
             load(network, MOMENTS)
         else:
             load(nn.ModuleDict({"moments": network, "generator": generator}), GENERATOR)

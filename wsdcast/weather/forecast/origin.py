@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from wsdcast.data.sources.blocks import close_all
 from wsdcast.data.store.analysis import Analysis, open_analysis
@@ -43,6 +44,7 @@ class Origin:
         trained_from: the first time that the networks were trained on.
         fingerprint: a digest of the model file and the initial states, for the stamp; empty for a run directory.
         card: the model card of a model file; empty for a run directory.
+        errors: the past errors of a model file without a generator, (error, variable, latitude, longitude).
         facts: for the summary.
     """
 
@@ -53,6 +55,7 @@ class Origin:
     trained_from: np.datetime64
     fingerprint: str = ""
     card: str = ""
+    errors: Tensor | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -157,4 +160,4 @@ def of_model(
     if initial != resolved.data.source:
         facts["climate"] = f"{difference_in_words(record)}; the model was trained on {resolved.data.source}"
     networks = assembled(resolved, record, file.load)
-    return Origin(resolved, directory, record, networks, file.trained_from, digest_of([file.digest, states]), file.card, facts)
+    return Origin(resolved, directory, record, networks, file.trained_from, digest_of([file.digest, states]), file.card, file.errors, facts)

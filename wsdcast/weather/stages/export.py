@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from wsdcast.data.variables import channel_units_in_words, decimals_of, words
 from wsdcast.data.winds import name_in_words, units_of
 from wsdcast.runs.artefact import Summary, complete, is_current, require, resolve
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import ANALYSIS, FINE_TUNED, FORECAST, SCORES
+from wsdcast.runs.names import ANALYSIS, FINE_TUNED, FORECAST, GENERATOR, SCORES
 from wsdcast.verification.metrics import GLOBE, headline_of
+from wsdcast.weather.forecast.past_errors import past_errors
 from wsdcast.weather.model_file import write_model
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import few_numbers_of, require_rollout
+from wsdcast.weather.trained import trained
 
 SCORED_LEADS = (6, 24, 72, 120, 240)
 """Lead times in hours whose scores are on the model card, if they were scored."""
@@ -61,9 +64,12 @@ def export_model(run: str | Path, out: str | Path, *, overwrite: bool = False) -
     except UserError as error:
         advice = "run `wsdcast rollout` with others first, such as --nfe, and the model keeps them"
         raise UserError(f"{run}: its networks cannot forecast with the settings of its recipe ({error}); {advice}") from None
-    scores = _scores(directory, forecast)
+    scores, errors = _scores(directory, forecast), None
+    if resolved.generator.objective == "none":
+        of_networks = replace(record, past_states=resolved.forcings.past_states)
+        errors = past_errors(trained(resolved, directory, of_networks), of_networks)
     with complete(path) as partial:
-        digest = write_model(partial, resolved, record, directory, facts, _card(resolved, record, facts, scores))
+        digest = write_model(partial, resolved, record, directory, facts, _card(resolved, record, facts, scores), errors)
     summary = Summary("export-model", written={str(path): f"{path.stat().st_size / 1e3:.0f} kB"})
     summary.facts = {"model": resolved.name, "data": resolved.data.source, "trained on": " to ".join(facts["trained_on"])}
     summary.facts |= {"scores": scores or _why_no_scores(directory), "sha256": digest}
@@ -124,6 +130,8 @@ def _scores(directory: Path, forecast: Recipe | None) -> str:
 def _samples(recipe: Recipe) -> str:
     """How the model makes samples by default, in words."""
     settings = recipe.rollout
+    if recipe.generator.objective == "none":
+        return "the moments network with noise from its past errors, no generator"
     count = f"{settings.nfe} network evaluation{'s' * (settings.nfe > 1)} per sample"
     if settings.nfe in few_numbers_of(recipe):
         return f"{count}, with the network trained for this number"
@@ -147,11 +155,12 @@ def _card(recipe: Recipe, record: Analysis, facts: dict[str, Any], scores: str) 
         digits = f".{decimals_of(std, 3)}f"
         climate.append(f"{words(name)} {mean:{digits}} and {std:{digits}} {channel_units_in_words(name)}")
     past = [f"{6 * steps} h before" for steps in range(1, 1 + recipe.forcings.past_states)]
+    widths = [str(list(moments.widths)), *([str(list(generator.widths))] if GENERATOR in recipe.networks else [])]
     needed = [f"the state {' and '.join(['now', *past])}", *record.forcing_variables, *recipe.forcings.static]
     lines = {
         "Forecasts": f"{', '.join(record.variables)} on {record.grid.name} (longitudes x latitudes), steps of 6 h",
         "Method": f"objective {generator.objective}, prior {generator.prior}, path {generator.path}; moments {generator.moments}",
-        "Networks": f"U-Nets with {list(moments.widths)} and {list(generator.widths)} channels by level",
+        "Networks": f"U-Nets with {' and '.join(widths)} channels by level",
         "Needs": ", ".join(needed),
         "Trained on": f"{facts['data']}, {' to '.join(facts['trained_on'])}, {facts['steps_of_training']} states",
         "Climate": f"mean and standard deviation over the training split: {', '.join(climate)}",

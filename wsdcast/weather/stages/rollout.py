@@ -104,14 +104,14 @@ def rollout(
         overwrite: replace forecasts made from another recipe.
 
     Raises:
-        UserError: if the networks are missing or were made from another recipe, the solver cannot take exactly ``nfe`` evaluations, or the
-            record lacks an initial time.
+        UserError: if the networks are missing or were made from another recipe, the solver cannot take exactly ``nfe`` evaluations, the
+            record lacks an initial time, or without a generator the record has no validation split.
     """
     processes.join()
     devices.keep_freed_memory()
-    changes: dict[str, Any] = {"members": members, "nfe": nfe, "starts": starts, "start": start, "days": days, "keep": keep}
-    changes |= {"seed": seed, "solver": solver, "grid_in_time": grid_in_time, "warmth": warmth, "variables": variables}
-    changed = {f"rollout__{key}": value for key, value in changes.items()}
+    sampling: dict[str, Any] = {"nfe": nfe, "solver": solver, "grid_in_time": grid_in_time, "warmth": warmth}
+    others = {"members": members, "starts": starts, "start": start, "days": days, "keep": keep, "seed": seed, "variables": variables}
+    changed = {f"rollout__{key}": value for key, value in (sampling | others).items()}
     if model is None:
         if initial is not None:
             raise UserError(f"--initial {initial}: only with --model; a run directory starts from its own record")
@@ -120,6 +120,8 @@ def rollout(
         if moments is not None:
             raise UserError("a model file has networks; the argument moments belongs to the prior given, which has none")
         origin = of_model(model, initial, recipe, run, changed)
+    if origin.recipe.generator.objective == "none" and (given := [key for key, value in sampling.items() if value is not None]):
+        raise UserError(f"--{given[0].replace('_', '-')}: has no effect without a generator (generator.objective none)")
     return roll_out(origin, deterministic=deterministic, overwrite=overwrite)
 
 
@@ -147,7 +149,11 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
         raise UserError(f"--score: {without}, so nothing can be scored")
     summary = Summary("rollout", facts=_facts(origin))
     processes.decided(lambda: require_memory_of_rollout(networks, record, origin.starts, settings, batch, len(variables)))
-    sampler, artefacts = sampler_of(networks, settings, deterministic=deterministic), [FORECAST]
+    sampler, artefacts = None, [FORECAST]
+    if resolved.generator.objective != "none":
+        sampler = sampler_of(networks, settings, deterministic=deterministic)
+    elif origin.errors is None and not record.now("validation").size:
+        raise UserError("generator.objective none: the noise is made from past errors on the validation split, and the record has none")
     if resolved.generator.has_moments_model:
         if reason := _why_no_baseline(origin, without):
             processes.decided(lambda: _remove_outdated(resolved, directory, overwrite))
@@ -162,11 +168,12 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
             summary.facts[f"current: {artefact}"] = str(directory / artefact)
             continue
         # The sampler of the baseline is let go before the other begins: a CUDA graph keeps the memory of its evaluations.
-        if artefact == PAST_ERRORS_FORECAST:
-            with deterministic_algorithms() if deterministic else nullcontext():
-                used = past_errors_sampler_of(networks, past_errors(networks, record), deterministic=deterministic)
-        else:
+        if artefact == FORECAST and sampler is not None:
             used = sampler
+        else:
+            with deterministic_algorithms() if deterministic else nullcontext():
+                errors = past_errors(networks, record) if origin.errors is None else origin.errors
+            used = past_errors_sampler_of(networks, errors, deterministic=deterministic)
         _write(origin, artefact, in_batches(used, batch), batch, summary, deterministic=deterministic, overwrite=overwrite)
     animation = directory / ANIMATION
     has_members = settings.keep not in ("statistics", "scores")
@@ -179,7 +186,9 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
 
 
 def _why_no_baseline(origin: Origin, without: str) -> str:
-    """Why ensembles with past errors are not made, in words; empty if they are. ``without`` says why there is no truth, or is empty."""
+    """Why the baseline with past errors is not made, in words; empty if it is. ``without`` says why there is no truth, or is empty."""
+    if origin.recipe.generator.objective == "none":
+        return "the forecast itself is made so"
     if without or origin.recipe.rollout.keep == "statistics":
         return f"only scores need it, and there are none: {without or 'rollout.keep is statistics'}"
     return "" if origin.record.now("validation").size else "the past errors are those on the validation split, and the record has none"
@@ -187,12 +196,13 @@ def _why_no_baseline(origin: Origin, without: str) -> str:
 
 def _facts(origin: Origin) -> dict[str, Any]:
     """What the summary of a rollout says before it begins."""
-    settings, initial_times = origin.recipe.rollout, origin.initial_times
+    settings, generator, initial_times = origin.recipe.rollout, origin.recipe.generator, origin.initial_times
+    nfe = 0 if generator.objective == "none" else settings.nfe
     facts = origin.facts | {
         "initial times": initial_times_in_words(initial_times, settings),
         "members": settings.members,
         "lead times": f"{settings.steps} of 6 h, to {settings.steps * 6} h",
-        "evaluations": f"{settings.nfe} of the generator, {int(origin.recipe.generator.has_moments_model)} of the moments model per sample",
+        "evaluations": f"{nfe} of the generator, {int(generator.has_moments_model)} of the moments model per sample",
         "solver": few_in_words(origin.networks, settings.nfe) or f"{settings.solver}, {settings.grid_in_time} times",
     }
     if forcing := origin.record.forcing_variables:

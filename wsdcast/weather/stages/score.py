@@ -74,7 +74,8 @@ def score(
     past_until, recorded = prepared.validation_from, prepared.times
     extent = f"{recorded.size} states to {recorded[-1].astype('datetime64[h]')}"  # it may have become longer since
     without_moments = ""
-    if resolved.generator.has_moments_model:
+    has_generator = resolved.generator.objective != "none"
+    if resolved.generator.has_moments_model and has_generator:
         without_moments = _why_not_scored(directory / PAST_ERRORS_FORECAST, recorded, forecast=forecasts[OURS])
         if not without_moments:
             forecasts[PAST_ERRORS] = require(resolved, directory, PAST_ERRORS_FORECAST)
@@ -100,16 +101,17 @@ def score(
         if headline_of(scores) != before:
             write_scores(directory, scores)
         nfe = resolved.rollout.nfe
+        sampled = f"{resolved.generator.prior} prior, {nfe} network evaluation{'s' * (nfe > 1)} per sample"
         facts = {
             "recipe": resolved.name,
             "hash": resolved.digest(),
-            "model": f"{resolved.generator.prior} prior, {nfe} network evaluation{'s' * (nfe > 1)} per sample",
+            "model": sampled if has_generator else f"{PAST_ERRORS}: no generator",
             "data": resolved.data.source,
         }
         text = as_yaml(resolved.dump())
         write_table_and_report(directory, scores, sources, resolved.name, facts, text, resolved.data.source != "planet")
     summary = summary_of(directory, scores)
-    summary.facts["evaluations"] = f"{resolved.rollout.nfe} per sample"
+    summary.facts["evaluations"] = f"{resolved.rollout.nfe * has_generator} of the generator per sample"
     if OURS in streamed and lacks_truth(forecasts[OURS], recorded):
         summary.facts["truth added since the rollout"] = "not used (rollout.keep is scores); the same `wsdcast rollout --overwrite` does"
     if without_moments:

@@ -23,6 +23,7 @@ from wsdcast.runs.unfinished import require_same_recipe
 from wsdcast.training.loop import require_samples
 from wsdcast.training.predictions import errors_in_words, overall_errors, read_predictions
 from wsdcast.warmstart.crps import MEMBERS, NOISE_NUMBERS
+from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.warmstart.prior import PRIOR_MAKERS, Moments, frozen_prior
 from wsdcast.weather.climate import change_std
 from wsdcast.weather.forcings import area_weights, forcings_of
@@ -50,9 +51,9 @@ def train(
 ) -> Summary:
     """Train the moments model and write ``RUN/moments``, then train the generator and write ``RUN/generator``.
 
-    If the recipe trains both networks at the same time, both are in ``RUN/generator``. Its objective may add a network of few evaluations,
-    ``RUN/few-steps``, and fine-tuning adds ``RUN/fine-tuned``. A training that was stopped continues from its last checkpoint; on a CPU the
-    result has the same bits. If torchrun started several processes, they train together.
+    If the recipe trains both networks at the same time, both are in ``RUN/generator``. The generator's objective may add a network of few
+    evaluations, ``RUN/few-steps``, or leave the generator out; fine-tuning adds ``RUN/fine-tuned``. A training that was stopped continues
+    from its last checkpoint; on a CPU the result has the same bits. If torchrun started several processes, they train together.
 
     Args:
         recipe: path or name of a recipe; default: the one of the prepared store.
@@ -95,6 +96,9 @@ def train(
     if FINE_TUNED in resolved.networks or resolved.generator.objective == "crps":
         change_std(record)
 
+    if resolved.generator.objective == "none":
+        _train_moments(job)
+        return summary
     priors = _trained_priors(job)
     train_generator(job, priors)
     if FEW_STEPS in resolved.networks:
@@ -108,12 +112,7 @@ def _trained_priors(job: TrainingJob) -> Priors | None:
     """Train the moments network and predict with it, if the generator reads frozen moments. Return None if both are trained together."""
     recipe, record, directory, make_prior = job.recipe, job.record, job.directory, PRIOR_MAKERS[job.recipe.generator.prior]
     if recipe.generator.reads_frozen_moments:
-        train_moments(job)
-        moments = load_network(untrained_moments(job), directory / MOMENTS)
-        # The summary shows both splits: a moments model that overfits is overconfident on validation samples.
-        for split, label in ((job.samples, "training"), (job.validation_samples, "validation")):
-            if len(split):
-                job.summary.facts[f"moments, {label} split"] = errors_in_words(*overall_errors(moments, split, area_weights(record)))
+        moments = _train_moments(job)
         predict_moments(job)
         predicted_moments = read_predictions(directory / PREDICTIONS, devices.device())
         return Priors(lambda indices, _: make_prior(*predicted_moments(indices)), frozen_prior(moments, make_prior))
@@ -121,6 +120,17 @@ def _trained_priors(job: TrainingJob) -> Priors | None:
         return None
     fixed = frozen_prior(fixed_or_given(recipe, record, job.given), make_prior)
     return Priors(lambda _, context: fixed(context), fixed)
+
+
+def _train_moments(job: TrainingJob) -> MomentsModel:
+    """Train the moments network and return it. The summary gets its errors."""
+    train_moments(job)
+    moments = load_network(untrained_moments(job), job.directory / MOMENTS)
+    # The summary shows both splits: a moments model that overfits is overconfident on validation samples.
+    for split, label in ((job.samples, "training"), (job.validation_samples, "validation")):
+        if len(split):
+            job.summary.facts[f"moments, {label} split"] = errors_in_words(*overall_errors(moments, split, area_weights(job.record)))
+    return moments
 
 
 def _require_noise(recipe: Recipe, samples: Samples) -> None:
@@ -151,7 +161,7 @@ def _remove_others(recipe: Recipe, directory: Path, overwrite: bool) -> None:
         UserError: if there are any, and ``overwrite`` is False.
     """
     for name in (FEW_STEPS, FINE_TUNED):
-        if (directory / name).exists() and name not in recipe.networks:
+        if (directory / name).exists() and GENERATOR in recipe.networks and name not in recipe.networks:
             if not overwrite:
                 raise UserError(f"{directory / name} belongs to another recipe; remove it with --overwrite, or {IN_A_COPY}")
             shutil.rmtree(directory / name)
@@ -163,7 +173,8 @@ def _remove_others(recipe: Recipe, directory: Path, overwrite: bool) -> None:
 def _require_space(job: TrainingJob) -> None:
     """Raise a UserError unless the disk has room for the predicted moments, or they are there already, finished or not."""
     path = job.directory / PREDICTIONS
-    if job.recipe.generator.reads_frozen_moments and not path.exists():
+    recipe = job.recipe
+    if GENERATOR in recipe.networks and recipe.generator.reads_frozen_moments and not path.exists():
         require_space(job.directory, bytes_of_predictions(job.samples) - size_of(partial_of(path)))
 
 
@@ -200,4 +211,5 @@ def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
             needed += needed_by_moments
         else:
             require_memory(needed_by_moments, f"training the moments network in batches of {own.batch} at {record.grid.name}")
-    require_memory(needed, f"training the generator in batches of {recipe.generator.batch} at {record.grid.name}")
+    if GENERATOR in recipe.networks:
+        require_memory(needed, f"training the generator in batches of {recipe.generator.batch} at {record.grid.name}")
