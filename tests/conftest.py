@@ -43,7 +43,7 @@ TRAINS += "path_runs starts study_variants model_file open_data products product
 TRAINS += "stations forecast_page todays_forecast inpaint_variants inpaint_stochastic other_ways_to_train objectives products_variables "
 TRAINS += "convert_variables forecast_page_variables 24_channels report_selector_browser past_states long_record noise_fields study_dates "
 TRAINS += "no_waiting variables_forecast variables_stages open_data_records channels possible_rollouts fine_tuning crps_runs "
-TRAINS += "objectives_study past_errors"
+TRAINS += "objectives_study past_errors without_generator"
 """Test files that train or roll out networks, or otherwise take more than a few seconds. ``make test-fast`` leaves them out."""
 
 
