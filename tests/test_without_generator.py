@@ -67,6 +67,10 @@ def test_the_forecast_is_the_baseline_of_a_run_with_a_generator(trained_run):
         for name in ("crps_fair", "rmse", "spread_skill", "power_deviation", "energy_score"):
             np.testing.assert_allclose(ours[name].values, baseline[name].values, rtol=1e-4, err_msg=name)
     assert (trained_run / "generator").exists()
+    summary = wsdcast.export_model(trained_run, trained_run.parent / "tiny.wsd")
+    assert "generator" not in read_model(trained_run.parent / "tiny.wsd").weights
+    crps = float(ours["crps_fair"].sel(variable="both", region="globe").isel(prediction_timedelta=0))
+    assert summary.facts["scores"].startswith(f"{crps:.3f} at 6 h")
 
 
 def test_a_model_file_forecasts_the_same(made, tmp_path):

@@ -34,10 +34,11 @@ def export_model(run: str | Path, out: str | Path, *, overwrite: bool = False) -
     """Write the trained model of a run directory to one file, with weights, recipe, normalisation, static fields and a model card.
 
     The model card has the CRPS of ``RUN/scores.nc`` if that was made with this model. By default the model forecasts with the
-    evaluations, solver, flow times and warmth of the forecast in ``run``; without one, with those of the recipe that it was trained with.
+    evaluations, solver, flow times and warmth of the forecast in ``run``; without one, with those of its recipe. If that forecast was made
+    without a generator (``generator.objective: none``), the model has none.
 
     Args:
-        run: run directory with a trained generator.
+        run: run directory with a trained model.
         out: the file to write; its suffix is ``.wsd``.
         overwrite: replace a file that is there already.
 
@@ -55,8 +56,10 @@ def export_model(run: str | Path, out: str | Path, *, overwrite: bool = False) -
         raise UserError(f"{path}: is there already; choose another name, or replace it with --overwrite")
     if resolved.generator.prior in ("given", "climatology"):
         raise UserError(f"a model with the prior {resolved.generator.prior} has moments that are no trained network, so it cannot travel")
-    record, facts = _described(resolved, directory)
     forecast = _forecast(directory)
+    if forecast is not None and forecast.generator.objective == "none":
+        resolved = forecast  # without the generator, which the run may have
+    record, facts = _described(resolved, directory)
     if forecast is not None:
         resolved = resolved.changed(**{f"rollout__{key}": getattr(forecast.rollout, key) for key in SAMPLING})
     try:
