@@ -4,7 +4,8 @@
 
 A moments model is any function ``h(context) -> mean, std``. The context (batch, channel, latitude, longitude) is the wind now and 6 h
 before. Mean and std are those of u and v 6 h later. All are in units of the wind's own standard deviation. The generator is trained to
-start from N(mean, std) and gets both as inputs. Prints fair CRPS by lead time, also for the regression without a generator ("moments, past errors").
+start from N(mean, std) and gets both as inputs. Prints fair CRPS by lead time, also for the regression without a generator ("moments,
+past errors").
 """
 
 from __future__ import annotations

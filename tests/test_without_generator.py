@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from commands import refused
 from conftest import TINY, new_run
@@ -142,3 +143,13 @@ def test_a_variant_of_a_study_has_a_generator(made):
     overrides = ["-o", "generator.objective=flow", "-o", "study.variants={plain: {generator.objective: none}}"]
     line = refused("study", "nfe", "--recipe", made / "tiny.yaml", "--run", made / "run", *overrides)
     assert "a study compares generators" in line
+
+
+def test_the_model_file_does_not_depend_on_the_settings_of_torch(made, tmp_path):
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            wsdcast.export_model(made / "run", tmp_path / "tiny.wsd")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (tmp_path / "tiny.wsd").read_bytes() == (made / "tiny.wsd").read_bytes()

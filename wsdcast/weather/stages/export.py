@@ -14,6 +14,7 @@ from wsdcast.data.steps import time_text
 from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.variables import channel_units_in_words, decimals_of, words
 from wsdcast.data.winds import name_in_words, units_of
+from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary, complete, is_current, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FINE_TUNED, FORECAST, GENERATOR, SCORES
@@ -30,6 +31,7 @@ SAMPLING = ("nfe", "solver", "grid_in_time", "log_snr_ends", "momentum", "warmth
 """Keys of the section rollout on which a sample depends, apart from its noise."""
 
 
+@devices.own_torch_settings()
 def export_model(run: str | Path, out: str | Path, *, overwrite: bool = False) -> Summary:
     """Write the trained model of a run directory to one file, with weights, recipe, normalisation, static fields and a model card.
 
