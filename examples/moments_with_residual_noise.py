@@ -35,7 +35,8 @@ import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.store.forecasts import Forecasts
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import partial_of, resolve
+from wsdcast.runs.artefact import resolve
+from wsdcast.runs.complete import partial_of
 from wsdcast.runs.names import ANALYSIS, FORECAST, PAST_ERRORS, SCORES
 from wsdcast.runs.processes import completed_by_first
 from wsdcast.runs.progress import track

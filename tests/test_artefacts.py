@@ -14,8 +14,8 @@ import xarray as xr
 from commands import refused
 
 import wsdcast
-from wsdcast.runs import artefact
-from wsdcast.runs.artefact import complete, make_stamp, partial_of, writing_netcdf
+from wsdcast.runs.artefact import is_of, make_stamp
+from wsdcast.runs.complete import complete, partial_of, writing_netcdf
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST, GENERATOR
 from wsdcast.runs.resources import new_mapped
@@ -65,7 +65,7 @@ def test_a_run_directory_below_a_file_is_refused(directory):
 
 
 def write_half(path: Path, error: BaseException) -> None:
-    with artefact.complete(path) as partial:
+    with complete(path) as partial:
         partial.mkdir()
         (partial / "half").write_text("")
         raise error
@@ -80,7 +80,7 @@ def test_an_interrupted_artefact_is_never_taken_for_a_complete_one(directory):
     leftover = directory / ".thing.partial.zarr"  # as after kill -9
     leftover.mkdir()
     (leftover / "half").write_text("")
-    with artefact.complete(path) as partial:
+    with complete(path) as partial:
         assert not partial.exists()
         partial.mkdir()
         (partial / "whole").write_text("")
@@ -96,7 +96,7 @@ def test_a_link_is_replaced_and_what_it_leads_to_stays(directory, name):
     shared, path = directory / "shared", directory / name
     file = Path() if path.suffix == ".nc" else Path("content")
     for place, text in ((shared, "old"), (path, "new")):
-        with artefact.complete(place) as partial:
+        with complete(place) as partial:
             (partial / file).parent.mkdir(exist_ok=True)
             (partial / file).write_text(text)
         if place == shared:
@@ -126,25 +126,25 @@ def test_the_old_artefact_is_restored_after_a_kill_between_the_two_renamings(dir
 )
 def test_an_artefact_stays_current_whose_times_an_earlier_version_stored_in_another_spelling(directory, name, section, earlier):
     recipe = Recipe(name="x", data={"end": "2020-01-03"}, rollout={"start": "2020-01-03T00"})
-    stamp = artefact.make_stamp(recipe, directory, name) | {"hash": "of the earlier spelling"}
+    stamp = make_stamp(recipe, directory, name) | {"hash": "of the earlier spelling"}
     stamp["recipe"][section] |= earlier
-    assert artefact.is_of(stamp, recipe, directory, name)
+    assert is_of(stamp, recipe, directory, name)
 
 
 def test_a_stamp_names_the_version_and_an_artefact_of_another_version_stays_current(directory):
     recipe = Recipe(name="x")
-    stamp = artefact.make_stamp(recipe, directory, FORECAST)
+    stamp = make_stamp(recipe, directory, FORECAST)
     assert stamp.pop("version") == wsdcast.__version__
-    assert artefact.is_of(stamp, recipe, directory, FORECAST)
-    assert artefact.is_of(stamp | {"version": "9"}, recipe, directory, FORECAST)
-    assert "version" not in claim_of(artefact.make_stamp(recipe, directory, FORECAST))
+    assert is_of(stamp, recipe, directory, FORECAST)
+    assert is_of(stamp | {"version": "9"}, recipe, directory, FORECAST)
+    assert "version" not in claim_of(make_stamp(recipe, directory, FORECAST))
 
 
 def test_an_artefact_with_a_recipe_that_this_version_does_not_know_is_of_another_recipe(directory):
     recipe = Recipe(name="x")
-    stamp = artefact.make_stamp(recipe, directory, FORECAST) | {"hash": "of another version"}
+    stamp = make_stamp(recipe, directory, FORECAST) | {"hash": "of another version"}
     stamp["recipe"]["rollout"] |= {"of_another_version": 1}
-    assert not artefact.is_of(stamp, recipe, directory, FORECAST)
+    assert not is_of(stamp, recipe, directory, FORECAST)
 
 
 @contextmanager

@@ -96,10 +96,8 @@ def test_all_problems_are_listed_together(directory):
 def test_a_short_record_and_a_full_disk_are_problems(directory, monkeypatch):
     import shutil
 
-    from wsdcast.runs import artefact
-
     wind_dataset(six_hourly("2020-01-01", 5), LATITUDES, LONGITUDES).to_netcdf("wind.nc")
-    monkeypatch.setattr(artefact.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
     code, report = check("wind.nc")
     assert code == 2
     assert "a record of 5 steps is too short" in report["problems"][0]

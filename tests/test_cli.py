@@ -27,7 +27,8 @@ from wsdcast.bench.measure import Benchmark
 from wsdcast.cli import app
 from wsdcast.cli.command import in_days, in_hours
 from wsdcast.cli.show import show
-from wsdcast.runs.artefact import Summary, complete, read_stamp
+from wsdcast.runs.artefact import Summary, read_stamp
+from wsdcast.runs.complete import complete
 
 INPAINT = [["inpaint", *stage] for stage in ([], ["prepare"], ["train"], ["sample"], ["score"], ["study"], ["run"])]
 

@@ -23,10 +23,10 @@ from typer.testing import CliRunner
 import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.variables import DEFAULT
-from wsdcast.runs import artefact, processes
-from wsdcast.runs.artefact import resolve
+from wsdcast.runs import processes
+from wsdcast.runs.artefact import read_stamp, resolve
 from wsdcast.runs.errors import UserError, first_line
-from wsdcast.runs.names import FORECAST
+from wsdcast.runs.names import FORECAST, GENERATOR
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.stages.score import _stored
 
@@ -153,6 +153,17 @@ def test_the_advice_for_another_recipe_names_the_first_stage_to_make_again(train
     for stage in ("train", "rollout"):
         assert invoke(stage, *options, "--overwrite")[0] == 0
     assert invoke("score", *options)[0] == 0
+
+
+def test_the_advice_for_networks_of_replaced_data_trains_new_ones(trained, directory):
+    run = shutil.copytree(trained, directory / "run")
+    assert invoke("prepare", "--run", run, "-o", "data.days=31", "--overwrite")[0] == 0
+    line = refused("rollout", "--run", run)
+    assert f"{run}/analysis.zarr was made from another recipe (data.days: 31 there, 30 here)" in line
+    assert f", or run `wsdcast train --run {run} --overwrite` without --recipe and -o, or" in line
+    for command in (("train", "--overwrite"), ("rollout",)):
+        assert invoke(*command, "--run", run)[0] == 0
+    assert read_stamp(run / GENERATOR)["recipe"]["data"]["days"] == 31
 
 
 def test_training_again_without_its_options_says_that_they_are_missing(prepared, directory):
@@ -307,7 +318,7 @@ def test_damaged_metadata_of_a_forecast_are_named(finished_run, tmp_path, comman
 
 
 def test_a_full_disk_is_noticed_before_the_work_begins(directory, monkeypatch):
-    monkeypatch.setattr(artefact.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
     (directory / "tiny.yaml").write_text(TINY)
     assert "on disk, but only 1 bytes are free" in refused("prepare", "--recipe", "tiny.yaml")
     assert not list((directory / "runs/tiny").glob("*"))
@@ -380,7 +391,7 @@ def test_replaced_source_files_are_noticed(directory):
 
 def test_debug_raises_the_error_itself(directory):
     result = CliRunner().invoke(app, ["prepare", "--source", "nothing.nc", "--debug"])
-    assert isinstance(result.exception, artefact.UserError)
+    assert isinstance(result.exception, UserError)
 
 
 def test_stamps_are_json_with_the_recipe(trained):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wsdcast.runs import locks
-from wsdcast.runs.artefact import complete
+from wsdcast.runs.complete import complete
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.locks import alone
 

@@ -266,6 +266,7 @@ LATE = """
 import time
 from wsdcast.runs import processes
 from wsdcast.training import fitting
+from wsdcast.weather.forecast import artefacts
 from wsdcast.weather.stages import rollout, train
 from wsdcast.weather.training import job, moments
 from wsdcast.data.store.forecasts import Forecasts
@@ -274,10 +275,10 @@ def never(*_):
     raise AssertionError("only the first looks")
 
 if rank:
-    for module in (train, moments, job, rollout, processes):
+    for module in (train, moments, job, rollout, artefacts, processes):
         module.is_current = never
     Forecasts.create = Forecasts.written = never
-    for module, name in ((moments, "folds"), (moments, "make_stamp"), (fitting, "make_stamp"), (rollout, "make_stamp")):
+    for module, name in ((moments, "folds"), (moments, "make_stamp"), (fitting, "make_stamp"), (artefacts, "make_stamp")):
         def late(*arguments, part=getattr(module, name)):
             time.sleep(0.3)
             return part(*arguments)

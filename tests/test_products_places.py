@@ -34,7 +34,7 @@ from wsdcast.output.places import Places, interpolation, read_cells, read_places
 from wsdcast.output.plumes import plume_paths
 from wsdcast.report import style
 from wsdcast.report.subjects import WIND
-from wsdcast.runs.artefact import partial_of
+from wsdcast.runs.complete import partial_of
 from wsdcast.runs.errors import UserError
 
 

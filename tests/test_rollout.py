@@ -21,7 +21,7 @@ from wsdcast.data.store import analysis
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, STOPPED, Forecasts
 from wsdcast.data.variables import DEFAULT
 from wsdcast.nets.peak import peak_memory
-from wsdcast.runs.artefact import partial_of
+from wsdcast.runs.complete import partial_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.locks import alone
 from wsdcast.runs.names import ANIMATION, FORECAST, PAST_ERRORS_FORECAST
@@ -120,8 +120,8 @@ def killed(self, row, first, wind):
     if len(calls) == {when}:
         os.kill(os.getpid(), signal.SIGKILL)
 Store.write = killed
-from wsdcast.weather.stages import rollout
-rollout.groups = lambda starts, *how, **alone: [starts[i:i + 1] for i in range(starts.size)]
+from wsdcast.weather.forecast import artefacts
+artefacts.groups = lambda starts, *how, **alone: [starts[i:i + 1] for i in range(starts.size)]
 wsdcast.rollout(run={str(trained_run)!r})
 """
     assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == -signal.SIGKILL

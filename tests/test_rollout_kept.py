@@ -25,7 +25,7 @@ from wsdcast.runs.names import FORECAST, PAST_ERRORS_FORECAST
 from wsdcast.runs.unfinished import marks_of
 from wsdcast.verification import streamed
 from wsdcast.verification.scoring import statistics_of
-from wsdcast.weather.stages import rollout as stage
+from wsdcast.weather.forecast import artefacts
 
 pytestmark = pytest.mark.usefixtures("without_animation")
 
@@ -158,11 +158,11 @@ def test_an_initial_time_whose_mark_is_damaged_is_not_written_yet(text, stopped,
 
 def with_fields_of_moments(monkeypatch) -> None:
     """Let the rollout store the fields of the moments model alone, as older versions did."""
-    monkeypatch.setattr(stage, "ScoredForecasts", lambda truth, **layout: Forecasts(**layout))
+    monkeypatch.setattr(artefacts, "ScoredForecasts", lambda truth, **layout: Forecasts(**layout))
 
 
 @pytest.mark.slow
-def test_statistics_of_the_moments_alone_score_like_their_fields(trained_run, rolled_out, monkeypatch):
+def test_statistics_of_the_baseline_score_like_their_fields(trained_run, rolled_out, monkeypatch):
     """Stores of older versions, with fields, are scored too, and the report is about the generator's forecast in both cases."""
     with monkeypatch.context() as patched:
         with_fields_of_moments(patched)
@@ -181,7 +181,7 @@ def test_statistics_of_the_moments_alone_score_like_their_fields(trained_run, ro
 
 
 @pytest.mark.parametrize("change", [{"start": "latest"}, {"keep": "statistics"}], ids=str)
-def test_the_moments_alone_are_not_rolled_out_where_they_cannot_be_scored(trained_run, change):
+def test_the_baseline_is_not_rolled_out_where_it_cannot_be_scored(trained_run, change):
     wsdcast.rollout(run=trained_run)
     with pytest.raises(UserError, match=r"past_errors_forecast.zarr was made from another recipe"):
         wsdcast.rollout(run=trained_run, **change)
@@ -192,7 +192,7 @@ def test_the_moments_alone_are_not_rolled_out_where_they_cannot_be_scored(traine
 
 
 @pytest.mark.slow
-def test_scores_without_the_moments_alone_say_so_and_include_them_once_they_exist(trained_run):
+def test_scores_without_the_baseline_say_so_and_include_it_once_it_exists(trained_run):
     wsdcast.rollout(run=trained_run)
     shutil.rmtree(trained_run / PAST_ERRORS_FORECAST)
     summary = wsdcast.score(run=trained_run)
@@ -205,16 +205,16 @@ def test_scores_without_the_moments_alone_say_so_and_include_them_once_they_exis
 
 
 @pytest.mark.parametrize("keep", ["all", "scores"])
-def test_moments_alone_scored_with_less_truth_are_left_out_and_cost_no_lead_time(keep, trained_run, monkeypatch):
+def test_a_baseline_scored_with_less_truth_is_left_out_and_costs_no_lead_time(keep, trained_run, monkeypatch):
     """The record was made longer after the rollout. If scores alone are kept, the forecast lacks the truth too, and this is said."""
-    whole_truth = stage.truth_of
+    whole_truth = artefacts.truth_of
 
     def shorter(record, *variables):
         truth = whole_truth(record, *variables)
         return dataclasses.replace(truth, times=truth.times[:-1])
 
     with monkeypatch.context() as patched:
-        patched.setattr(stage, "truth_of", shorter)
+        patched.setattr(artefacts, "truth_of", shorter)
         wsdcast.rollout(run=trained_run, keep=keep)
     summary = wsdcast.score(run=trained_run)
     assert ("truth added since the rollout" in summary.facts) == (keep == "scores")

@@ -15,6 +15,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.sampling.acceleration import in_bfloat16
 from wsdcast.warmstart import evaluations
 from wsdcast.weather import samplers as sampling
+from wsdcast.weather.forecast import artefacts
 from wsdcast.weather.forecast.initial_times import starts_of
 from wsdcast.weather.forecast.one_step import one_step
 from wsdcast.weather.forecast.running import ensembles
@@ -89,7 +90,7 @@ def test_a_deterministic_rollout_is_deterministic_to_its_last_field(trained_run,
         flags.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.conv.fp32_precision))
         return one_step(*arguments)
 
-    monkeypatch.setattr(rollout_stage, "one_step", seen)
+    monkeypatch.setattr(artefacts, "one_step", seen)
     wsdcast.rollout(run=trained_run, starts=1, days=0.25, deterministic=True)
     assert flags == [(True, "ieee")]
     assert not torch.are_deterministic_algorithms_enabled()
@@ -110,7 +111,7 @@ def test_a_fast_forecast_does_not_pass_for_a_deterministic_one(trained_run, fini
     about = trained_run / ("forecast.zarr/zarr.json" if finished else ".forecast.partial.marks/claim.json")
     said = about.read_text()
     assert '"deterministic"' in said
-    about.write_text(said.replace('"deterministic"', f'"{rollout_stage.FAST}"'))
+    about.write_text(said.replace('"deterministic"', f'"{artefacts.FAST}"'))
     before = store_bytes(trained_run)
     with pytest.raises(UserError, match="without --deterministic"):
         wsdcast.rollout(run=trained_run, starts=2, days=0.25, deterministic=True)

@@ -133,7 +133,7 @@ def growing(trained, tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize("unfinished", [None, ScoredForecasts, Forecasts])
 def test_a_record_that_grows_does_not_mix_initial_times(growing, unfinished, monkeypatch):
     """Rows of an unfinished forecast were kept and named after other initial times, and the moments' scores were of other ones, too."""
-    monkeypatch.setattr("wsdcast.weather.stages.rollout.groups", lambda starts, *_, **__: np.split(starts, starts.size))
+    monkeypatch.setattr("wsdcast.weather.forecast.artefacts.groups", lambda starts, *_, **__: np.split(starts, starts.size))
     if unfinished:
         write = unfinished.write
         with monkeypatch.context() as patch:

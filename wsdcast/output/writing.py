@@ -19,7 +19,7 @@ from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
 from wsdcast.data.store.zarr_store import TIME_ATTRIBUTES, close_store
 from wsdcast.data.variables import VARIABLES, short_name
 from wsdcast.output.blocks import LEAD
-from wsdcast.runs.artefact import complete, writing_netcdf
+from wsdcast.runs.complete import complete, writing_netcdf
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.progress import track

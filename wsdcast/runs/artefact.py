@@ -1,34 +1,27 @@
 """Artefacts: the results of the stages in the run directory.
 
-An artefact takes its name only when it is complete. Its stamp says which recipe and which inputs it was made from.
+The stamp of an artefact says which recipe and which inputs it was made from.
 """
 
 from __future__ import annotations
 
-import errno
 import json
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.inputs import require_no_directories
-from wsdcast.runs.locks import locked
 from wsdcast.runs.names import ANALYSIS, COMMANDS
 from wsdcast.runs.notebook import html_of
 from wsdcast.runs.old_names import with_new_names
 from wsdcast.runs.overrides import Overridden, overridden
 from wsdcast.runs.recipes import Experiment, Kind, checked, digest_of, load
-from wsdcast.runs.resources import in_bytes
 
 IN_A_COPY = "work in a copy of the run directory (--run)"
 """How an artefact of another recipe is kept that is made from others in the run directory, which another directory would lack."""
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors of a disk that is full, a quota that is used up and a file that is too large. Python often does not know of which file."""
 
 
 @dataclass
@@ -165,7 +158,7 @@ def require(recipe: Experiment, directory: Path, artefact: str) -> Path:
     Raises:
         UserError: if it is missing, or it or what it is made from is of another recipe or of inputs that were replaced since.
     """
-    path, command = directory / artefact, " ".join(filter(None, ("wsdcast", recipe.FOLDER, COMMANDS[artefact])))
+    path, command = directory / artefact, _command(recipe, artefact)
     stamp = read_stamp(path)
     if stamp is None:
         raise UserError(f"{path} is not there; run `{command}` first, or choose the directory with --run")
@@ -175,8 +168,23 @@ def require(recipe: Experiment, directory: Path, artefact: str) -> Path:
         for name in filter(lambda name: (directory / name).exists(), recipe.upstream(artefact)):
             require(recipe, directory, name)  # the first that differs is the one to begin with
         again = f"`{command} --run {directory} --overwrite` with the same --recipe and -o as here, and so on with the commands after it"
-        raise UserError(f"{path} was made from {difference}; run {again}, or leave out --recipe and -o, or choose another --run")
+        made_from_another = [name for name in recipe.CHAIN if artefact in recipe.upstream(name) and _is_outdated(recipe, directory, name)]
+        without = "leave out"
+        if made_from_another:  # its recipe is in force without --recipe and -o
+            without = f"run `{_command(recipe, made_from_another[0])} --run {directory} --overwrite` without"
+        raise UserError(f"{path} was made from {difference}; run {again}, or {without} --recipe and -o, or choose another --run")
     return path
+
+
+def _is_outdated(recipe: Experiment, directory: Path, artefact: str) -> bool:
+    """Whether an artefact is there, but what it was made from was replaced since."""
+    stamp = read_stamp(directory / artefact)
+    return stamp is not None and stamp["inputs"] != make_stamp(recipe, directory, artefact)["inputs"]
+
+
+def _command(recipe: Experiment, artefact: str) -> str:
+    """The command that makes an artefact."""
+    return " ".join(filter(None, ("wsdcast", recipe.FOLDER, COMMANDS[artefact])))
 
 
 def _difference(stored: dict[str, Any], current: dict[str, Any], recipe: Experiment, artefact: str, fingerprint: str = "") -> str:
@@ -207,92 +215,3 @@ def _difference(stored: dict[str, Any], current: dict[str, Any], recipe: Experim
 
 def _shown(value: Any) -> Any:
     return "nothing" if value is None else value
-
-
-@contextmanager
-def complete(path: Path, resumable: bool = False) -> Iterator[Path]:
-    """Yield a temporary path to write to. The artefact gets its final name ``path`` only when the block ends without an error.
-
-    An old artefact of that name stays until then. A link of that name is replaced, and what it leads to stays: variants of a study share
-    networks by links, and one that is trained anew must not change the others'. If the block fails, the temporary files are removed. If
-    ``resumable``, they are kept and the next call continues with them.
-
-    Raises:
-        UserError: if another process is in such a block with the same path, or a directory is in the place of a file.
-    """
-    require_no_directories(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_name(f".{path.name}.lock"), f"another wsdcast command writes {path}; wait for it, or choose another name"):
-        yield from _completed(path, resumable)
-
-
-def _completed(path: Path, resumable: bool) -> Iterator[Path]:
-    """What :func:`complete` does while no other process writes the artefact."""
-    partial, old = partial_of(path), _old(path)
-    recover(path)
-    if not resumable:
-        _remove(partial)
-    _remove(old)
-    try:
-        yield partial
-        if path.is_dir():
-            path.replace(old)  # a directory cannot be replaced in one step
-        try:
-            partial.replace(path)
-        except OSError:
-            if old.exists():
-                old.replace(path)
-            raise
-        _remove(old)
-    except BaseException as error:
-        if not resumable:
-            _remove(partial)
-        if isinstance(error, OSError) and error.errno in FULL and not error.filename:
-            error.filename = str(path)
-        raise
-
-
-@contextmanager
-def complete_netcdf(path: Path) -> Iterator[Path]:
-    """As :func:`complete`, for one NetCDF file, with the errors of :func:`writing_netcdf`."""
-    with complete(path) as partial, writing_netcdf(path):
-        yield partial
-
-
-@contextmanager
-def writing_netcdf(path: Path) -> Iterator[None]:
-    """Say what cannot be written if the NetCDF library fails in this block, and how much of the disk is free.
-
-    The library reports a full disk by a RuntimeError without a reason or, of a new file, as a lack of permission.
-
-    Raises:
-        OSError: if the file cannot be written.
-    """
-    try:
-        yield
-    except (RuntimeError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        free = in_bytes(shutil.disk_usage(path.parent).free)
-        raise OSError(f"{path}: cannot be written ({reason}; {free} are free on the disk)") from None
-
-
-def recover(path: Path) -> None:
-    """Restore the name of an old artefact if a run was killed between the two renamings of :func:`complete`."""
-    if _old(path).exists() and not path.exists():
-        _old(path).replace(path)
-
-
-def _old(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.old{path.suffix}")
-
-
-def partial_of(path: Path) -> Path:
-    """The path of an artefact while it is not complete."""
-    return path.with_name(f".{path.stem}.partial{path.suffix}")
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from wsdcast.runs.artefact import complete, partial_of
+from wsdcast.runs.complete import complete, partial_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.locks import alone
 from wsdcast.runs.resources import require_space, size_of

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from wsdcast.runs.artefact import is_current, make_stamp, partial_of
+from wsdcast.runs.artefact import is_current, make_stamp
+from wsdcast.runs.complete import partial_of
 from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.recipes import Experiment
 

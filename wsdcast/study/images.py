@@ -25,7 +25,8 @@ from wsdcast.images.pictures import same_noise
 from wsdcast.images.recipe import ImageRecipe, Protocol
 from wsdcast.images.stages.train import train
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, complete, complete_netcdf, is_current, read_stamp, require, resolve
+from wsdcast.runs.artefact import Summary, is_current, read_stamp, require, resolve
+from wsdcast.runs.complete import complete, complete_netcdf
 from wsdcast.runs.names import (
     CALIBRATED,
     CLASSIFIER,

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from wsdcast.runs.artefact import complete, complete_netcdf, make_stamp
+from wsdcast.runs.artefact import make_stamp
+from wsdcast.runs.complete import complete, complete_netcdf
 from wsdcast.runs.names import STUDY, STUDY_PAGE
 from wsdcast.runs.recipes import Experiment
 from wsdcast.runs.yaml_text import as_yaml

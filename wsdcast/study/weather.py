@@ -16,7 +16,8 @@ import xarray as xr
 from wsdcast.data.store.analysis import Analysis, Part, open_analysis
 from wsdcast.report.subjects import WIND, subject
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, complete_netcdf, make_stamp, require, resolve
+from wsdcast.runs.artefact import Summary, make_stamp, require, resolve
+from wsdcast.runs.complete import complete_netcdf
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_directories
 from wsdcast.runs.mistakes import of_option

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, STOPPED, Forecasts, loaded
 from wsdcast.data.store.zarr_store import open_store
-from wsdcast.runs.artefact import writing_netcdf
+from wsdcast.runs.complete import writing_netcdf
 from wsdcast.runs.unfinished import marks_of
 from wsdcast.verification.scoring import statistics_of
 from wsdcast.verification.truth import Truth

@@ -8,7 +8,8 @@ from typing import Any
 
 from wsdcast.images.data.store import prepare_images
 from wsdcast.images.recipe import ImageRecipe
-from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, resolve
+from wsdcast.runs.artefact import Summary, is_current, make_stamp, resolve
+from wsdcast.runs.complete import complete
 from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.locks import alone
 from wsdcast.runs.names import IMAGES

@@ -26,7 +26,8 @@ from wsdcast.images.scores import radial_power
 from wsdcast.report.tails import tails_figure
 from wsdcast.report.targets import targets_figure
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, require, resolve
+from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
+from wsdcast.runs.complete import complete
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.locks import alone
 from wsdcast.runs.names import GENERATOR, IMAGES, SAMPLES

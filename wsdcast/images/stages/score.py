@@ -21,7 +21,8 @@ from wsdcast.images.networks import trained
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.images.score_page import write_score_page
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, complete, complete_netcdf, is_current, make_stamp, require, resolve
+from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
+from wsdcast.runs.complete import complete, complete_netcdf
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.locks import alone
 from wsdcast.runs.names import IMAGES, MOMENTS_ALONE, REPORT, SAMPLES, SCORES, SCORES_TABLE

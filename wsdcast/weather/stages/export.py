@@ -15,7 +15,8 @@ from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.variables import channel_units_in_words, decimals_of, words
 from wsdcast.data.winds import name_in_words, units_of
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, complete, is_current, require, resolve
+from wsdcast.runs.artefact import Summary, is_current, require, resolve
+from wsdcast.runs.complete import complete
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FINE_TUNED, FORECAST, GENERATOR, SCORES
 from wsdcast.verification.metrics import GLOBE, headline_of

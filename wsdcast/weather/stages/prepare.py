@@ -28,8 +28,9 @@ from wsdcast.data.store.packings import packing_for
 from wsdcast.data.store.shards import digest, has_shards
 from wsdcast.data.store.zarr_store import channels_of, open_store
 from wsdcast.data.variables import DEFAULT, channel_units_in_words, decimals_of, words
-from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, partial_of, read_stamp, recover, resolve
+from wsdcast.runs.artefact import Summary, is_current, make_stamp, read_stamp, resolve
 from wsdcast.runs.cluster import dask_options
+from wsdcast.runs.complete import complete, partial_of, recover
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import address_given, require_no_input
 from wsdcast.runs.locks import alone

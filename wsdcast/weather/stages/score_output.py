@@ -13,7 +13,8 @@ from wsdcast.data.variables import DEFAULT
 from wsdcast.data.winds import name_in_words, units_of
 from wsdcast.report.figures import at_scored_leads
 from wsdcast.report.page import write_report
-from wsdcast.runs.artefact import Summary, complete, complete_netcdf
+from wsdcast.runs.artefact import Summary
+from wsdcast.runs.complete import complete, complete_netcdf
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.names import PAST_ERRORS, REPORT, SCORES, SCORES_TABLE
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW

@@ -13,7 +13,8 @@ from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.nets.peak import training_memory
 from wsdcast.nets.weights import load_network
 from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import IN_A_COPY, Summary, is_current, partial_of, require, resolve
+from wsdcast.runs.artefact import IN_A_COPY, Summary, is_current, require, resolve
+from wsdcast.runs.complete import partial_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FEW_STEPS, FINE_TUNED, GENERATOR, MOMENTS, PREDICTIONS, PriorName
 from wsdcast.runs.overrides import Overridden
