@@ -33,8 +33,6 @@ def main(recipe: str = "era5", samples: str = "50") -> None:
     inputs = inputs_of(generator, int(samples), record.grid)
     for way, options in WAYS.items():
         network = copy.deepcopy(generator)
-        if options is not None:
-            devices.compiled(network, options)
 
         def evaluate(network: torch.nn.Module = network) -> None:
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False):
@@ -43,6 +41,8 @@ def main(recipe: str = "era5", samples: str = "50") -> None:
                 torch.cuda.synchronize()
 
         try:
+            if options is not None:
+                devices.compiled(network, options)
             begin = time.perf_counter()
             evaluate()
             first = time.perf_counter() - begin

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import runpy
 import subprocess
 from pathlib import Path
 
 import pytest
 import typer
+from conftest import TINY
 
 from wsdcast.cli import app
+from wsdcast.runs import devices
 
 SCRIPT = Path(__file__).parents[1] / "examples/on_a_gpu.sh"
 
@@ -108,3 +112,26 @@ def test_a_second_try_has_the_networks_of_a_study_that_its_limit_stopped_before(
         assert (copied / "analysis.zarr").is_dir()
         (trained / "forecast.zarr").mkdir(exist_ok=True)
     assert (tmp_path / "recorded").read_text().endswith(f"eight_bits.py\t{tmp_path}/my RUN\n")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # warnings of the compiler about its own code
+def test_an_evaluation_is_timed_in_each_way_and_a_way_that_fails_keeps_no_other_from_running(tmp_path, monkeypatch, capsys):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    compiled = devices.compiled
+
+    def fails_without_options(network, options):
+        if not options:
+            raise RuntimeError("no kernel")
+        compiled(network, options)
+
+    monkeypatch.setattr(devices, "compiled", fails_without_options)
+    main = runpy.run_path(str(SCRIPT.with_name("evaluation_on_a_gpu.py")))["main"]
+    main(str(tmp_path / "tiny.yaml"), "2")
+    eager, failed, fast, *profile = capsys.readouterr().out.splitlines()
+    assert failed == "compiled: RuntimeError: no kernel"
+    assert all(
+        re.fullmatch(rf"{way}: \d+\.\d ms, the first time \d+\.\d s", line)
+        for way, line in {"eager": eager, "compiled as for a rollout": fast}.items()
+    )
+    assert "CPU total" in "\n".join(profile)
