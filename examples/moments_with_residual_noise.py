@@ -1,6 +1,6 @@
 """What the noise of the moments network is worth, if no generator follows it and nothing more is trained.
 
-    python examples/moments_with_residual_noise.py [--noise white|one|sums] [--last N] RUN...
+    python examples/moments_with_residual_noise.py [--noise white|one|sums] [--last N] [--wind NAME] RUN...
 
 The baseline "moments, past errors" of a run samples mean + std * noise at every step, with the sum of at most 100 past errors as noise
 (docs/scores.md). Here the noise is made in another way. With --noise white it is independent at every point. Otherwise it is made from the
@@ -14,8 +14,9 @@ the moments network's own errors, averaged over the weather. (Adding errors of t
 Each RUN is a scored run directory of one training seed, all with the same initial times. Writes RUN/residual-noise/forecast.zarr, for the
 initial times, members and lead times of RUN/forecast.zarr, and scores it. Prints a table: scores of the forecast of RUN, and differences of
 RUN's baseline and of the moments with the chosen noise from it in percent (positive is worse). Spread/skill, and the spectra as mean
-abs(1 - ratio) of energetic waves, are given as they are. All are means over the RUNs, whose values follow a slash. Brackets hold 95 % of
-bootstrap samples of initial times; such samples are no guide for the deviation of a spectrum (docs/study.md).
+abs(1 - ratio) of energetic waves, are as they are. --wind both@250 is for the wind at 250 hPa in place of that at 10 m. All are means over
+the RUNs, whose values follow a slash. Brackets hold 95 % of bootstrap samples of initial times; such samples are no guide for the deviation
+of a spectrum (docs/study.md).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.verification.bootstrap import block_weights, interval, longest_lead, resampled
 from wsdcast.verification.intervals import BY_START
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
-from wsdcast.verification.metrics import GLOBE, headline_of, metrics
+from wsdcast.verification.metrics import GLOBE, metrics
 from wsdcast.warmstart.prior import PriorOf, frozen_prior
 from wsdcast.weather.forecast.origin import Origin, of_run
 from wsdcast.weather.forecast.running import groups
@@ -118,20 +119,22 @@ def forecast(run: Path, last: int, kind: str) -> Path:
     return path
 
 
-def scored(run: Path, last: int, kind: str) -> xr.Dataset:
+def scored(run: Path, last: int, kind: str, wind: str) -> xr.Dataset:
     """Score the residuals' forecast of a run, and return its statistics and those of RUN's forecasts, (forecast, time, lead time)."""
     wsdcast.score_forecast(forecast(run, last, kind), run / ANALYSIS, run / OUT, overwrite=True)
     ours, theirs = (read_scores(path / SCORES).sel(region=GLOBE, lag=1) for path in (run, run / OUT))
     names = [f"{name}{BY_START}" for name in STATISTICS]
-    chosen = [one[names].sel(variable=headline_of(ours), drop=True) for one in (ours, theirs)]
+    chosen = [one[names].sel(variable=wind, drop=True) for one in (ours, theirs)]
+    if "wind" in ours.dims:  # the energy of several winds
+        chosen = [one.sel(wind=wind.replace("both", "vector"), drop=True) for one in chosen]
     forecasts = [chosen[0].isel(forecast=0), chosen[0].sel(forecast=PAST_ERRORS), chosen[1].isel(forecast=0)]
     joined = xr.concat(forecasts, dim="forecast", coords="minimal", compat="override")
     return joined.rename({f"{name}{BY_START}": name for name in STATISTICS})
 
 
-def main(runs: list[Path], noise: str = "sums", last: int = 0) -> None:
+def main(runs: list[Path], noise: str = "sums", last: int = 0, wind: str = "both") -> None:
     """Write and score the forecasts, and print the table."""
-    every = xr.concat([scored(run, last, noise) for run in runs], dim="run")
+    every = xr.concat([scored(run, last, noise, wind) for run in runs], dim="run")
     alike = every["crps_fair"].notnull().all(["forecast", "run"])
     drawn = all_metrics(resampled(every, block_weights(every["time"].values, longest_lead(alike)), alike))
     by_run = all_metrics(every.where(alike).mean("time"))
@@ -167,4 +170,5 @@ if __name__ == "__main__":
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+")
     parser.add_argument("--noise", choices=list(NOISES), default="sums")
     parser.add_argument("--last", metavar="N", type=int, default=0)
+    parser.add_argument("--wind", metavar="NAME", default="both")
     main(**vars(parser.parse_args()))
