@@ -28,8 +28,9 @@ from wsdcast.bench.measure import Benchmark
 from wsdcast.cli import app
 from wsdcast.cli.command import in_days, in_hours
 from wsdcast.cli.show import show
-from wsdcast.runs.artefact import Summary, read_stamp
+from wsdcast.runs.artefact import read_stamp
 from wsdcast.runs.complete import complete
+from wsdcast.runs.summary import Summary
 
 INPAINT = [["inpaint", *stage] for stage in ([], ["prepare"], ["train"], ["sample"], ["score"], ["study"], ["run"])]
 

@@ -16,8 +16,8 @@ import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.steps import time_in_words
 from wsdcast.data.store.forecasts import row_of
-from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.summary import Summary
 from wsdcast.verification.kernels import fair_crps, ranked
 from wsdcast.warmstart.evaluations import ALL_SOLVERS, grid, solver
 from wsdcast.warmstart.flow import sample

@@ -216,7 +216,7 @@ def test_a_study_of_one_sample_for_each_context_uses_the_absolute_error(inpainte
 def test_a_table_without_a_best_setting_is_printed(capsys):
     """Such a study has one number of evaluations, and all of its settings diverged."""
     from wsdcast.cli.show import show
-    from wsdcast.runs.artefact import Summary
+    from wsdcast.runs.summary import Summary
 
     row = {"kind": "curve", "prior": "standard", "nfe": 4, "best": False, "crps": np.nan, "classifier_distance": np.nan}
     show(Summary("inpaint study", scores=[row]), False)

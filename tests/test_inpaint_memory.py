@@ -23,8 +23,8 @@ from wsdcast.images.stages.sample import sample
 from wsdcast.images.stages.score import score
 from wsdcast.images.stages.train import train
 from wsdcast.runs import resources
-from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.summary import Summary
 from wsdcast.study.images import _about, inpaint_study
 
 

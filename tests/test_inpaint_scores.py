@@ -28,7 +28,7 @@ from wsdcast.images.stages.prepare import prepare
 from wsdcast.images.stages.sample import sample
 from wsdcast.images.stages.score import score
 from wsdcast.images.stages.train import train
-from wsdcast.runs.artefact import Summary
+from wsdcast.runs.summary import Summary
 from wsdcast.study.images import inpaint_study
 
 

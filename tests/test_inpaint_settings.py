@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from image_runs import RECIPE
 
-from wsdcast.runs.artefact import Summary
+from wsdcast.runs.summary import Summary
 from wsdcast.study.images import settings_of
 
 

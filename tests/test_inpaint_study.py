@@ -29,7 +29,7 @@ from wsdcast.images.evaluation import DRAWS, references, statistics_by_context
 from wsdcast.images.frechet import FeatureStatistics, drawn_distances, frechet_distance
 from wsdcast.images.networks import generator_model, moments_model, trained
 from wsdcast.images.stages.prepare import prepare
-from wsdcast.runs.artefact import Summary
+from wsdcast.runs.summary import Summary
 from wsdcast.study.images import inpaint_study
 from wsdcast.study.images_summary import Part, Setting, combine, halves
 from wsdcast.study.images_variants import moments_cost, variant_of

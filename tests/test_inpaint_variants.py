@@ -18,7 +18,7 @@ from wsdcast.images.networks import generator_model, moments_model, trained
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.images.stages.prepare import prepare
 from wsdcast.nets.weights import operations
-from wsdcast.runs.artefact import Summary
+from wsdcast.runs.summary import Summary
 from wsdcast.study.images import inpaint_study, settings_of
 from wsdcast.study.images_variants import moments_cost, variant_of
 

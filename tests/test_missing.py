@@ -11,7 +11,7 @@ from test_any_forecast import GRID, LEADS, NAMES, STARTS, forecast_dataset, open
 
 import wsdcast
 from wsdcast.report.page import write_report
-from wsdcast.runs.artefact import Summary
+from wsdcast.runs.summary import Summary
 from wsdcast.weather.stages import score_output
 
 LAND = xr.DataArray(np.add.outer(np.arange(GRID.shape[0]), np.arange(GRID.shape[1])) % 3 > 0, dims=("latitude", "longitude"))

@@ -26,7 +26,7 @@ from wsdcast.images.data import store as image_store
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.images.stages import train as image_training
 from wsdcast.runs import devices, recipes
-from wsdcast.runs.artefact import Summary
+from wsdcast.runs.summary import Summary
 from wsdcast.training.fitting import Fitted, History
 from wsdcast.training.loop import Plan, fit, read
 from wsdcast.training.state import Training

@@ -20,8 +20,8 @@ from conftest import ROLLOUT, TINY, new_run
 import wsdcast
 from wsdcast.report import style
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary
 from wsdcast.runs.progress import note, track
+from wsdcast.runs.summary import Summary
 
 
 def of_the_process() -> dict[str, object]:

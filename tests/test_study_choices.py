@@ -14,8 +14,9 @@ from made_studies import SHARES, Scores, made_settings
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.variables import DEFAULT
-from wsdcast.runs.artefact import Summary, resolve
+from wsdcast.runs.artefact import resolve
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.summary import Summary
 from wsdcast.study.design import combinations
 from wsdcast.study.evaluation import evaluate, studied_variables
 from wsdcast.study.weather_summary import combine, rows, saturation

@@ -18,7 +18,7 @@ from wsdcast.runs.names import PAST_ERRORS
 
 if TYPE_CHECKING:
     from wsdcast.bench.measure import Benchmark
-    from wsdcast.runs.artefact import Summary
+    from wsdcast.runs.summary import Summary
 
 
 WRAPPED = {PAST_ERRORS: "past\nerrors", "persistence": "persis-\ntence"} | dict.fromkeys(

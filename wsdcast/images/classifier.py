@@ -17,9 +17,10 @@ from wsdcast.images.frechet import FeatureStatistics
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.nets.weights import load_network, to_device
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, is_current
+from wsdcast.runs.artefact import is_current
 from wsdcast.runs.devices import sent
 from wsdcast.runs.names import CLASSIFIER
+from wsdcast.runs.summary import Summary
 from wsdcast.training.fitting import fit_and_write
 from wsdcast.training.loop import BatchOf, Plan
 from wsdcast.training.state import Training

@@ -11,8 +11,9 @@ from wsdcast.images.stages.prepare import prepare
 from wsdcast.images.stages.sample import sample
 from wsdcast.images.stages.score import score
 from wsdcast.images.stages.train import train
-from wsdcast.runs.artefact import Summary, resolve
+from wsdcast.runs.artefact import resolve
 from wsdcast.runs.overrides import Overridden
+from wsdcast.runs.summary import Summary
 
 
 def run_stages(

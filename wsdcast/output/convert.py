@@ -16,8 +16,8 @@ from wsdcast.data.variables import DEFAULT, attributes
 from wsdcast.output.blocks import LEAD
 from wsdcast.output.fields import Box, Fields, open_fields
 from wsdcast.output.writing import COMPASS, REALIZATION, Blocks, Contents, Format, targets, write
-from wsdcast.runs.artefact import Summary
 from wsdcast.runs.complete import complete
+from wsdcast.runs.summary import Summary
 
 
 def convert(forecast: str | Path, to: Format, out: str | Path, *, region: Box | None = None, overwrite: bool = False) -> Summary:

@@ -29,11 +29,11 @@ from wsdcast.output.fields import Box, Fields
 from wsdcast.output.places import INTERPOLATION, OF_ANY, Interpolation, Places, interpolation, read_places, require_inside
 from wsdcast.output.plumes import plume_paths, write_plumes
 from wsdcast.output.writing import Blocks, Contents, require_new, targets, write
-from wsdcast.runs.artefact import Summary
 from wsdcast.runs.complete import complete, partial_of
 from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.inputs import address_given
 from wsdcast.runs.progress import track
+from wsdcast.runs.summary import Summary
 from wsdcast.verification.thresholds import THRESHOLDS, threshold_in_words
 from wsdcast.verification.truth import Truth
 

@@ -18,11 +18,11 @@ from wsdcast.output.convert import facts_of
 from wsdcast.output.fields import Fields, open_fields
 from wsdcast.output.observations import Observations, read_observations
 from wsdcast.output.places import INTERPOLATION, interpolation, outside
-from wsdcast.runs.artefact import Summary
 from wsdcast.runs.complete import complete, complete_netcdf
 from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.progress import track
+from wsdcast.runs.summary import Summary
 from wsdcast.verification.coordinates import with_attributes, write_netcdf
 from wsdcast.verification.kernels import ranked
 from wsdcast.verification.metrics import ABOUT, OF_VARIABLE, POINT_STATISTICS, PROBABILITIES

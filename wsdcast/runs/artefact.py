@@ -8,42 +8,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, COMMANDS
-from wsdcast.runs.notebook import html_of
 from wsdcast.runs.old_names import with_new_names
 from wsdcast.runs.overrides import Overridden, overridden
 from wsdcast.runs.recipes import Experiment, Kind, checked, digest_of, load
 
 IN_A_COPY = "work in a copy of the run directory (--run)"
 """How an artefact of another recipe is kept that is made from others in the run directory, which another directory would lack."""
-
-
-@dataclass
-class Summary:
-    """What a stage did. The command line prints it as a table or as JSON.
-
-    Attributes:
-        stage: name of the stage.
-        written: path of each artefact and what it holds; empty if all artefacts were current.
-        facts: other information for the user.
-        scores: rows of the table of scores, for stages that score or compare.
-        problems: problems of a source, only for ``prepare --check``.
-    """
-
-    stage: str
-    written: dict[str, str] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    scores: list[dict[str, Any]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-    def _repr_html_(self) -> str:
-        return html_of(self)
 
 
 def resolve(

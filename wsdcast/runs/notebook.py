@@ -1,15 +1,11 @@
-"""What a notebook shows of a stage: its progress in one line of text, and its summary as tables."""
+"""Progress of a stage in a notebook, in one line of text."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from html import escape
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    from wsdcast.runs.artefact import Summary
+from typing import TypeVar
 
 Item = TypeVar("Item")
 
@@ -41,14 +37,3 @@ def tracked(items: Iterable[Item], description: str, total: int, done: int, deta
             write_line(f"{description} {done + number} of {total}, {left:.0f} s left  {detail(item)}"[:WIDTH], end="")
     if written > begun:
         write_line("", end="\r")
-
-
-def html_of(summary: Summary) -> str:
-    """Return the tables of a summary."""
-    import pandas as pd
-
-    written = [("written", f"{path}: {content}") for path, content in summary.written.items()]
-    rows = [*summary.facts.items(), *written, *(("problem", problem) for problem in summary.problems)]
-    cells = (f"<tr><th>{escape(str(name))}</th><td style='text-align: left'>{escape(str(value))}</td></tr>" for name, value in rows)
-    scores = pd.DataFrame(summary.scores).to_html(index=False, float_format="{:.4g}".format) if summary.scores else ""
-    return f"<table><caption>wsdcast {escape(summary.stage)}</caption>{''.join(cells)}</table>{scores}"

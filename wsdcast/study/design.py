@@ -12,10 +12,11 @@ from torch import nn
 
 from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import operations
-from wsdcast.runs.artefact import Summary, is_current
+from wsdcast.runs.artefact import is_current
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import PREDICTIONS, PathName
 from wsdcast.runs.recipes import Experiment, Network
+from wsdcast.runs.summary import Summary
 from wsdcast.study.sharing import training_seconds, variant_directory
 from wsdcast.training.loop import samples_per_step
 from wsdcast.warmstart.evaluations import require_possible

@@ -25,7 +25,7 @@ from wsdcast.images.pictures import same_noise
 from wsdcast.images.recipe import ImageRecipe, Protocol
 from wsdcast.images.stages.train import train
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, is_current, read_stamp, require, resolve
+from wsdcast.runs.artefact import is_current, read_stamp, require, resolve
 from wsdcast.runs.complete import complete, complete_netcdf
 from wsdcast.runs.names import (
     CALIBRATED,
@@ -39,6 +39,7 @@ from wsdcast.runs.names import (
 )
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.recipes import digest_of
+from wsdcast.runs.summary import Summary
 from wsdcast.study.design import combinations, trained_variants
 from wsdcast.study.images_page import write_image_study_page
 from wsdcast.study.images_summary import CHOSEN_BY, Part, Setting, combine, facts, halves, rows, saturation

@@ -16,7 +16,7 @@ import xarray as xr
 from wsdcast.data.store.analysis import Analysis, Part, open_analysis
 from wsdcast.report.subjects import WIND, subject
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, make_stamp, require, resolve
+from wsdcast.runs.artefact import make_stamp, require, resolve
 from wsdcast.runs.complete import complete_netcdf
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_directories
@@ -32,6 +32,7 @@ from wsdcast.runs.names import (
 )
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.recipes import digest_of, with_keys
+from wsdcast.runs.summary import Summary
 from wsdcast.study.design import combinations, trained_variants
 from wsdcast.study.evaluation import STUDIED, evaluate, studied_variables
 from wsdcast.study.sharing import stored

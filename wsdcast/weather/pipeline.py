@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from wsdcast.runs.artefact import Summary, resolve
+from wsdcast.runs.artefact import resolve
 from wsdcast.runs.overrides import Overridden
+from wsdcast.runs.summary import Summary
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import require_rollout
 from wsdcast.weather.stages.prepare import prepare

@@ -8,13 +8,14 @@ from typing import Any
 
 from wsdcast.images.data.store import prepare_images
 from wsdcast.images.recipe import ImageRecipe
-from wsdcast.runs.artefact import Summary, is_current, make_stamp, resolve
+from wsdcast.runs.artefact import is_current, make_stamp, resolve
 from wsdcast.runs.complete import complete
 from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.locks import alone
 from wsdcast.runs.names import IMAGES
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.recipes import digest_of
+from wsdcast.runs.summary import Summary
 
 
 def prepare(

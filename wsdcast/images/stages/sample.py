@@ -26,13 +26,14 @@ from wsdcast.images.scores import radial_power
 from wsdcast.report.tails import tails_figure
 from wsdcast.report.targets import targets_figure
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
+from wsdcast.runs.artefact import is_current, make_stamp, require, resolve
 from wsdcast.runs.complete import complete
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.locks import alone
 from wsdcast.runs.names import GENERATOR, IMAGES, SAMPLES
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.resources import new_mapped, require_space
+from wsdcast.runs.summary import Summary
 from wsdcast.warmstart.evaluations import grid, solver, steps_for
 from wsdcast.warmstart.flow import start_of, velocity_of
 from wsdcast.warmstart.paths import cosine_transform

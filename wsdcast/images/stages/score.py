@@ -21,13 +21,14 @@ from wsdcast.images.networks import trained
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.images.score_page import write_score_page
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
+from wsdcast.runs.artefact import is_current, make_stamp, require, resolve
 from wsdcast.runs.complete import complete, complete_netcdf
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.locks import alone
 from wsdcast.runs.names import IMAGES, MOMENTS_ALONE, REPORT, SAMPLES, SCORES, SCORES_TABLE
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.progress import track
+from wsdcast.runs.summary import Summary
 from wsdcast.runs.yaml_text import as_yaml
 
 Row = dict[str, Any]

@@ -17,11 +17,12 @@ from wsdcast.images.recipe import ImageRecipe
 from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import Model, load_network, size_in_words, to_device
 from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import Summary, is_current, require, resolve
+from wsdcast.runs.artefact import is_current, require, resolve
 from wsdcast.runs.devices import compiled
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import GENERATOR, IMAGES, MOMENTS, ImagePriorName
 from wsdcast.runs.overrides import Overridden
+from wsdcast.runs.summary import Summary
 from wsdcast.runs.unfinished import require_same_recipe
 from wsdcast.training.batches import FlowBatch, Pairs, flow_batches_of
 from wsdcast.training.fitting import fit_and_write

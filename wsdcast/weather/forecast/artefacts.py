@@ -15,11 +15,12 @@ from wsdcast.data.store.forecasts import Forecasts
 from wsdcast.data.store.zarr_store import add_variables, open_store
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import IN_A_COPY, Summary, is_current, make_stamp
+from wsdcast.runs.artefact import IN_A_COPY, is_current, make_stamp
 from wsdcast.runs.complete import complete_netcdf, partial_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANIMATION, FORECAST, INITIAL_STATES, MODEL_CARD, PAST_ERRORS_FORECAST
 from wsdcast.runs.progress import track
+from wsdcast.runs.summary import Summary
 from wsdcast.sampling.acceleration import deterministic_algorithms
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.verification.streamed import ScoredForecasts

@@ -19,7 +19,7 @@ from wsdcast.data.store.analysis import split
 from wsdcast.data.store.building import require_memory_to_build
 from wsdcast.data.store.shards import SHARD, on_grid
 from wsdcast.data.variables import channel_units_in_words, decimals_of, variable, words
-from wsdcast.runs.artefact import Summary, is_current, resolve
+from wsdcast.runs.artefact import is_current, resolve
 from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.inputs import address_given
 from wsdcast.runs.names import ANALYSIS
@@ -27,6 +27,7 @@ from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.positions import evenly_spread
 from wsdcast.runs.progress import track
 from wsdcast.runs.resources import require_space
+from wsdcast.runs.summary import Summary
 from wsdcast.runs.times import TimeLike
 from wsdcast.weather.recipe import Data, Recipe
 from wsdcast.weather.stages.prepare import source_record

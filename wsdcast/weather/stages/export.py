@@ -15,10 +15,11 @@ from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.variables import channel_units_in_words, decimals_of, words
 from wsdcast.data.winds import name_in_words, units_of
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, is_current, require, resolve
+from wsdcast.runs.artefact import is_current, require, resolve
 from wsdcast.runs.complete import complete
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FINE_TUNED, FORECAST, GENERATOR, SCORES
+from wsdcast.runs.summary import Summary
 from wsdcast.verification.metrics import GLOBE, headline_of
 from wsdcast.weather.forecast.past_errors import past_errors
 from wsdcast.weather.model_file import write_model

@@ -11,12 +11,12 @@ from wsdcast.data.variables import DEFAULT
 from wsdcast.output.places import read_places
 from wsdcast.output.products import in_order, products, require_no_wind
 from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.locks import alone
 from wsdcast.runs.names import FORECAST, PLACES, PRODUCTS
 from wsdcast.runs.overrides import Overridden
+from wsdcast.runs.summary import Summary
 from wsdcast.runs.times import TimeLike, text_of
 from wsdcast.weather.forecast.initial_times import LATEST
 from wsdcast.weather.forecast.origin import of_model

@@ -22,11 +22,11 @@ from wsdcast.output.products import in_order, require_no_wind
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.report.forecast_page import grid_in_words, write_forecast_page
 from wsdcast.report.shown_fields import Field
-from wsdcast.runs.artefact import Summary
 from wsdcast.runs.complete import complete
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.names import ANALYSIS, FORECAST_PAGE, GENERATOR, INITIAL_STATES, MODEL_CARD
+from wsdcast.runs.summary import Summary
 from wsdcast.runs.times import TimeLike
 from wsdcast.verification.thresholds import THRESHOLDS
 from wsdcast.verification.truth import channels_of_truth, open_truth

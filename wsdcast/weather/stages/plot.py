@@ -27,11 +27,12 @@ from wsdcast.report.subjects import WIND, Subject, subject
 from wsdcast.report.tails import tails_figure
 from wsdcast.report.targets import targets_figure
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, read_stamp, require, resolve
+from wsdcast.runs.artefact import read_stamp, require, resolve
 from wsdcast.runs.complete import complete
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST, INITIAL_STATES, SCORES, FigureName
 from wsdcast.runs.overrides import Overridden
+from wsdcast.runs.summary import Summary
 from wsdcast.runs.times import TimeLike
 from wsdcast.training.predictions import CHECKED, batches_of
 from wsdcast.verification.truth import Truth, open_truth, truth_of

@@ -28,7 +28,7 @@ from wsdcast.data.store.packings import packing_for
 from wsdcast.data.store.shards import digest, has_shards
 from wsdcast.data.store.zarr_store import channels_of, open_store
 from wsdcast.data.variables import DEFAULT, channel_units_in_words, decimals_of, words
-from wsdcast.runs.artefact import Summary, is_current, make_stamp, read_stamp, resolve
+from wsdcast.runs.artefact import is_current, make_stamp, read_stamp, resolve
 from wsdcast.runs.cluster import dask_options
 from wsdcast.runs.complete import complete, partial_of, recover
 from wsdcast.runs.errors import UserError
@@ -38,6 +38,7 @@ from wsdcast.runs.names import ANALYSIS
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.progress import track
 from wsdcast.runs.resources import require_space, size_of
+from wsdcast.runs.summary import Summary
 from wsdcast.runs.times import TimeLike
 from wsdcast.runs.unfinished import claim, release
 from wsdcast.weather.recipe import Data, Recipe

@@ -14,11 +14,12 @@ from wsdcast.report.animation import animate, shows
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.report.subjects import subject
 from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import Summary, is_current
+from wsdcast.runs.artefact import is_current
 from wsdcast.runs.complete import complete
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANIMATION, FORECAST, PAST_ERRORS_FORECAST, GridName, SolverName
 from wsdcast.runs.overrides import Overridden
+from wsdcast.runs.summary import Summary
 from wsdcast.runs.times import TimeLike
 from wsdcast.sampling.acceleration import deterministic_algorithms
 from wsdcast.sampling.batches import batch_size, in_batches

@@ -15,11 +15,12 @@ from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.store.zarr_store import channels_of, open_store
 from wsdcast.data.variables import SPEED
 from wsdcast.data.winds import winds_of
-from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
+from wsdcast.runs.artefact import is_current, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_directories
 from wsdcast.runs.names import ANALYSIS, FORECAST, PAST_ERRORS, PAST_ERRORS_FORECAST, REPORT, SCORES, SCORES_TABLE
 from wsdcast.runs.overrides import Overridden
+from wsdcast.runs.summary import Summary
 from wsdcast.runs.yaml_text import as_yaml
 from wsdcast.verification.bootstrap import blocks_in_words
 from wsdcast.verification.comparison import common_headline, compare

@@ -14,10 +14,10 @@ from wsdcast.data.sources.open_data import fetch_existing
 from wsdcast.data.sources.open_data_layouts import SYSTEMS, is_offered
 from wsdcast.data.store.forecasts import name_of, store_of
 from wsdcast.data.variables import DEFAULT, physical_range, variable
-from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import address_given
 from wsdcast.runs.names import PAST_ERRORS, SCORES
+from wsdcast.runs.summary import Summary
 from wsdcast.verification.alignment import require_aligned
 from wsdcast.verification.baselines import BASELINES
 from wsdcast.verification.domain import Inside, domain_in_words, domains_of, scored_domain

@@ -13,10 +13,10 @@ from wsdcast.data.variables import DEFAULT
 from wsdcast.data.winds import name_in_words, units_of
 from wsdcast.report.figures import at_scored_leads
 from wsdcast.report.page import write_report
-from wsdcast.runs.artefact import Summary
 from wsdcast.runs.complete import complete, complete_netcdf
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.names import PAST_ERRORS, REPORT, SCORES, SCORES_TABLE
+from wsdcast.runs.summary import Summary
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW
 from wsdcast.verification.bootstrap import blocks_in_words, longest_lead
 from wsdcast.verification.coordinates import write_netcdf

@@ -13,13 +13,14 @@ from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.nets.peak import training_memory
 from wsdcast.nets.weights import load_network
 from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import IN_A_COPY, Summary, is_current, require, resolve
+from wsdcast.runs.artefact import IN_A_COPY, is_current, require, resolve
 from wsdcast.runs.complete import partial_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FEW_STEPS, FINE_TUNED, GENERATOR, MOMENTS, PREDICTIONS, PriorName
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.recipes import Optimisation
 from wsdcast.runs.resources import require_memory, require_space, size_of
+from wsdcast.runs.summary import Summary
 from wsdcast.runs.unfinished import require_same_recipe
 from wsdcast.training.loop import require_samples
 from wsdcast.training.predictions import errors_in_words, overall_errors, read_predictions

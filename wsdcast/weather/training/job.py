@@ -15,9 +15,10 @@ from torch import Tensor
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.nets.weights import Model, size_in_words
 from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import Summary, is_current
+from wsdcast.runs.artefact import is_current
 from wsdcast.runs.names import FEW_STEPS, FINE_TUNED, GENERATOR, MOMENTS
 from wsdcast.runs.recipes import Optimisation
+from wsdcast.runs.summary import Summary
 from wsdcast.training.fitting import fit_and_write
 from wsdcast.training.loop import Batch, BatchOf, Plan
 from wsdcast.training.state import Training
