@@ -166,6 +166,16 @@ def test_the_advice_for_networks_of_replaced_data_trains_new_ones(trained, direc
     assert read_stamp(run / GENERATOR)["recipe"]["data"]["days"] == 31
 
 
+@pytest.mark.parametrize("options", [["generator.prior=standard"], ["generator.moments=joint"], ["generator.objective=none"]])
+def test_a_run_with_one_network_says_what_is_of_another_recipe(prepared, directory, options):
+    """The advice looked for what a fine-tuned network is made from: the last network but one, which there is not."""
+    run = new_run(prepared, directory / "copy", TINY)
+    arguments = ["--run", run, "--recipe", directory / "copy/tiny.yaml", *(word for option in options for word in ("-o", option))]
+    assert invoke("train", *arguments)[0] == 0
+    line = refused("rollout", *arguments, "-o", "seed=3")
+    assert "was made from another recipe (seed: 0 there, 3 here); run `wsdcast train" in line
+
+
 def test_training_again_without_its_options_says_that_they_are_missing(prepared, directory):
     run = new_run(prepared, directory / "copy")
     assert invoke("train", "--run", run, "-o", "moments.steps=3")[0] == 0

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.runs.artefact import resolve
-from wsdcast.runs.names import GENERATOR, PAST_ERRORS, PAST_ERRORS_FORECAST
+from wsdcast.runs.names import GENERATOR, MOMENTS_ALONE, PAST_ERRORS, PAST_ERRORS_FORECAST
 from wsdcast.sampling.samplers import past_errors_sampler
 from wsdcast.warmstart.prior import frozen_prior
 from wsdcast.weather.forecast import origin, past_errors
@@ -95,3 +97,15 @@ def test_without_a_validation_split_there_is_no_such_baseline(trained_run, monke
 
 def without_validation(record):
     return dataclasses.replace(record, validation_from=record.test_from)
+
+
+def test_scores_with_the_baseline_of_an_earlier_version_are_computed_again(trained_run):
+    """Its noise was white. The table had its column beside the note that the moments with past errors are not scored."""
+    wsdcast.rollout(run=trained_run, starts=1, days=0.25)
+    wsdcast.score(run=trained_run)
+    shutil.rmtree(trained_run / PAST_ERRORS_FORECAST)
+    with xr.open_dataset(trained_run / "scores.nc", decode_timedelta=False) as file:
+        scores = file.load()
+    names = [MOMENTS_ALONE if name == PAST_ERRORS else name for name in scores["forecast"].values]
+    scores.assign_coords(forecast=("forecast", names, scores["forecast"].attrs)).to_netcdf(trained_run / "scores.nc")
+    assert f"crps_fair: {MOMENTS_ALONE}" not in wsdcast.score(run=trained_run).scores[0]

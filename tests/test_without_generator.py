@@ -23,6 +23,7 @@ from wsdcast.runs.names import PAST_ERRORS_FORECAST
 from wsdcast.runs.overrides import Overridden
 from wsdcast.weather.forecast import origin
 from wsdcast.weather.model_file import ERRORS, read_model
+from wsdcast.weather.stages import export, train
 
 pytestmark = pytest.mark.usefixtures("without_animation", "without_report")
 
@@ -88,13 +89,22 @@ def test_a_model_file_forecasts_the_same(made, tmp_path):
     assert "U-Nets with [8, 8] channels" in card
 
 
-@pytest.mark.parametrize("change", [lambda errors: errors[:, :, 1:], lambda errors: errors[:0], lambda errors: errors.astype(np.float64)])
-def test_past_errors_of_another_shape_or_type_are_refused(made, tmp_path, change):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda errors: errors[:, :, 1:],
+        lambda errors: errors[:0],
+        lambda errors: errors.astype(np.float64),
+        lambda errors: np.concatenate([errors] * 100),
+        lambda errors: np.where(np.arange(errors.size).reshape(errors.shape) == 7, np.float32(np.nan), errors),
+    ],
+)
+def test_past_errors_that_cannot_be_used_are_refused(made, tmp_path, change):
     def changed(content: bytes) -> bytes:
         return save({"errors": np.ascontiguousarray(change(load(content)["errors"]))})
 
     path = changed_entry(made / "tiny.wsd", tmp_path / "changed.wsd", ERRORS, changed)
-    with pytest.raises(UserError, match=r"changed.wsd: past errors torch.float\d\d \(\d+, 2, \d, 16\) of .* on 16x8"):
+    with pytest.raises(UserError, match=r"changed.wsd: its past errors are not finite float32 fields \(error, 2, 8, 16\)"):
         read_model(path)
 
 
@@ -104,6 +114,23 @@ def test_without_a_validation_split_there_is_nothing_to_make_noise_from(made, tm
     shutil.copytree(made / "run", tmp_path / "run")
     with pytest.raises(UserError, match=r"generator.objective none: .* on the validation split, and the record has none"):
         wsdcast.rollout(run=tmp_path / "run", days=0.25, overwrite=True)
+    for module in (export, train):
+        monkeypatch.setattr(module, "open_analysis", lambda *arguments, **options: without_validation(opened(*arguments, **options)))
+    for stage in (lambda run: wsdcast.export_model(run, tmp_path / "model.wsd"), lambda run: wsdcast.train(made / "tiny.yaml", run)):
+        with pytest.raises(UserError, match=r"generator.objective none: .* on the validation split, and the record has none"):
+            stage(tmp_path / "run")
+    assert not (tmp_path / "model.wsd").exists()
+
+
+def test_a_forecast_of_a_model_file_needs_another_directory(made, tmp_path):
+    shutil.copytree(made / "run", tmp_path / "run")
+    options = ("--model", made / "tiny.wsd", "--initial", made / "run/analysis.zarr", "--run", tmp_path / "run", "--overwrite")
+    assert "has trained networks of its own" in refused("rollout", *options)
+
+
+def test_the_page_of_the_forecast_has_the_model_card(made, tmp_path):
+    shutil.copytree(made / "run", tmp_path / "run")
+    assert wsdcast.forecast_page(tmp_path / "run").facts["model card"] == "shown"
 
 
 def test_a_generator_may_be_trained_later(made, tmp_path):
@@ -123,7 +150,7 @@ def test_a_generator_may_be_trained_later(made, tmp_path):
     [
         (["train", "-o", "generator.prior=standard"], "the objective none forecasts with the moments network alone: leave prior warm"),
         (["train", "-o", "generator.moments=joint"], "the objective none forecasts with the moments network alone: leave prior warm"),
-        (["train", "-o", "fine_tune.steps=3"], "fine_tune.nfe 1: the objective none makes 0"),
+        (["train", "-o", "fine_tune.steps=3"], "fine_tune.steps: the objective none has no generator to fine-tune; set it to 0"),
         (["rollout", "--nfe", "4", "--overwrite"], "--nfe: has no effect without a generator"),
         (["rollout", "--grid-in-time", "edm", "--overwrite"], "--grid-in-time: has no effect without a generator"),
         (["study", "nfe"], "a study compares generators"),

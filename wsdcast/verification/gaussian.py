@@ -58,7 +58,8 @@ def one_step_scores(forecast: xr.Dataset, truth: Truth, scored: NDArray[np.bool_
 def gaussian_scores(path: Path | None, truth: Truth, scores: xr.Dataset) -> xr.DataArray | None:
     """CRPS in closed form of the Gaussian that the moments model predicts 6 h ahead, on the axes of ``scores``; NaN elsewhere.
 
-    It is the mean over the initial times at which all forecasts have scores.
+    It is the mean over the initial times at which all forecasts have scores. It is of the predicted std itself: the members of the moments
+    with past errors have that std times the root mean square of the errors at a point.
 
     None if ``path`` is None (no moments model), if 6 h is not one of the lead times, or if an older version wrote that forecast and did not
     store the predicted moments.

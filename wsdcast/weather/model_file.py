@@ -158,8 +158,10 @@ def read_model(path: str | Path) -> ModelFile:
         errors = None
         if recipe.generator.objective == "none":
             errors = torch.from_numpy(load_arrays(entries.pop(ERRORS))["errors"])
-            if errors.dtype != torch.float32 or not len(errors) or errors.shape[1:] != (len(variables), *record.grid.shape):
-                raise UserError(f"{path}: past errors {errors.dtype} {tuple(errors.shape)} of {', '.join(variables)} on {record.grid.name}")
+            shape = (len(variables), *record.grid.shape)
+            fits = errors.dtype == torch.float32 and errors.shape[1:] == shape and 1 <= len(errors) <= errors[0].numel()
+            if not fits or not errors.isfinite().all():
+                raise UserError(f"{path}: its past errors are not finite float32 fields (error, {', '.join(map(str, shape))})")
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, safetensors.SafetensorError) as error:

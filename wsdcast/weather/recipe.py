@@ -233,6 +233,8 @@ class Recipe(Experiment):
     @model_validator(mode="after")
     def _fine_tunable(self) -> Recipe:
         numbers, nfe = self.few_numbers, self.fine_tune.nfe
+        if self.fine_tune.steps and numbers == (0,):
+            raise ValueError("fine_tune.steps: the objective none has no generator to fine-tune; set it to 0")
         if self.fine_tune.steps and numbers and nfe not in numbers:
             raise ValueError(f"fine_tune.nfe {nfe}: the objective {self.generator.objective} makes {', '.join(map(str, numbers))}")
         if self.fine_tune.steps and self.generator.prior == "given":
@@ -285,9 +287,7 @@ class Recipe(Experiment):
         """The artefacts that ``artefact`` is made from."""
         if artefact == PAST_ERRORS_FORECAST and not self.generator.reads_frozen_moments:
             return (GENERATOR,)
-        if artefact == FINE_TUNED:
-            return (self.networks[-2],)
-        return (self.networks[-1],) if artefact == FORECAST else ARTEFACTS[artefact][1]
+        return {FINE_TUNED: self.networks[-2:-1], FORECAST: self.networks[-1:]}.get(artefact, ARTEFACTS[artefact][1])
 
 
 def load_recipe(recipe: str | Path) -> Recipe:

@@ -19,7 +19,7 @@ from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.runs.artefact import require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import address_given
-from wsdcast.runs.names import ANALYSIS, FINE_TUNED, GENERATOR
+from wsdcast.runs.names import ANALYSIS, FINE_TUNED, GENERATOR, MOMENTS
 from wsdcast.runs.overrides import Overridden, overridden
 from wsdcast.runs.recipes import digest_of
 from wsdcast.warmstart.prior import Moments
@@ -152,7 +152,7 @@ def of_model(
         start = str(record.times[-1].astype("datetime64[h]"))
         resolved = resolved.changed(rollout__start=start)
     directory = Path(run) if run is not None else Path("runs") / f"{file.path.stem}-{start.replace('/', '-')}"
-    if (directory / GENERATOR).exists():
+    if any((directory / name).exists() for name in (MOMENTS, GENERATOR)):
         raise UserError(f"--run {directory} has trained networks of its own; a forecast with --model needs another directory")
     resolved = without_auto(resolved, directory)
     states = hashlib.sha256(record.times.tobytes() + record.states[:].tobytes()).hexdigest()

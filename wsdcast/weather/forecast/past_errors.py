@@ -8,6 +8,7 @@ from torch import Tensor
 
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.runs import devices
+from wsdcast.runs.errors import UserError
 from wsdcast.runs.positions import evenly_spread
 from wsdcast.sampling.threads import side_by_side
 from wsdcast.weather.forecast.one_step import prior_at
@@ -16,6 +17,12 @@ from wsdcast.weather.trained import Trained
 MOST = 100
 """The most errors that are used. With N independent ones the CRPS of one step is higher by 1 / (8 N): 0.1 % with 100
 (docs/results/one-evaluation.md)."""
+
+
+def require_errors(record: Analysis) -> None:
+    """Raise a UserError if a forecast without a generator cannot have its noise because the record has no validation split."""
+    if not record.now("validation").size:
+        raise UserError("generator.objective none: the noise is made from past errors on the validation split, and the record has none")
 
 
 def past_errors(networks: Trained, record: Analysis) -> Tensor:

@@ -21,7 +21,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FINE_TUNED, FORECAST, GENERATOR, SCORES
 from wsdcast.runs.summary import Summary
 from wsdcast.verification.metrics import GLOBE, headline_of
-from wsdcast.weather.forecast.past_errors import past_errors
+from wsdcast.weather.forecast.past_errors import past_errors, require_errors
 from wsdcast.weather.model_file import write_model
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import few_numbers_of, require_rollout
@@ -73,6 +73,7 @@ def export_model(run: str | Path, out: str | Path, *, overwrite: bool = False) -
         raise UserError(f"{run}: its networks cannot forecast with the settings of its recipe ({error}); {advice}") from None
     scores, errors = _scores(directory, forecast), None
     if resolved.generator.objective == "none":
+        require_errors(record)
         of_networks = replace(record, past_states=resolved.forcings.past_states)
         errors = past_errors(trained(resolved, directory, of_networks), of_networks)
     with complete(path) as partial:

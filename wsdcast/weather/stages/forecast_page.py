@@ -25,7 +25,7 @@ from wsdcast.report.shown_fields import Field
 from wsdcast.runs.complete import complete
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_input
-from wsdcast.runs.names import ANALYSIS, FORECAST_PAGE, GENERATOR, INITIAL_STATES, MODEL_CARD
+from wsdcast.runs.names import ANALYSIS, FORECAST_PAGE, GENERATOR, INITIAL_STATES, MODEL_CARD, MOMENTS
 from wsdcast.runs.summary import Summary
 from wsdcast.runs.times import TimeLike
 from wsdcast.verification.thresholds import THRESHOLDS
@@ -165,7 +165,7 @@ def _card(directory: Path) -> str:
     """The model card next to a forecast, or that of the trained model that made it; empty if there is neither."""
     if (directory / MODEL_CARD).is_file():
         return (directory / MODEL_CARD).read_text(encoding="utf-8", errors="replace")
-    if (directory / GENERATOR).is_dir():
+    if any((directory / name).is_dir() for name in (MOMENTS, GENERATOR)):
         from wsdcast.weather.stages.export import model_card  # imports torch, which takes seconds
 
         with suppress(UserError):  # a model that has changed since did not make the forecast

@@ -30,7 +30,7 @@ from wsdcast.weather.forecast.artefacts import is_current_forecast, write_foreca
 from wsdcast.weather.forecast.initial_times import initial_times_in_words
 from wsdcast.weather.forecast.memory import require_memory_of_rollout
 from wsdcast.weather.forecast.origin import Origin, of_model, of_run
-from wsdcast.weather.forecast.past_errors import past_errors
+from wsdcast.weather.forecast.past_errors import past_errors, require_errors
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import few_in_words, past_errors_sampler_of, sampler_of
 
@@ -129,8 +129,8 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
     without_truth = _why_no_truth(origin)
     if settings.keep == "scores" and without_truth:
         raise UserError(f"--score: {without_truth}, so nothing can be scored")
-    if not has_generator and origin.errors is None and not record.now("validation").size:
-        raise UserError("generator.objective none: the noise is made from past errors on the validation split, and the record has none")
+    if not has_generator and origin.errors is None:
+        require_errors(record)
     # A mistake in its settings shows before the baseline is made.
     sampler = sampler_of(networks, settings, deterministic=deterministic) if has_generator else None
     summary, artefacts = Summary("rollout", facts=_facts(origin)), [FORECAST]
@@ -206,7 +206,7 @@ def _facts(origin: Origin) -> dict[str, Any]:
 
 
 def _remove_outdated(recipe: Recipe, directory: Path, overwrite: bool) -> None:
-    """Remove the moments model's forecasts of another recipe, if there are any. Those of this recipe stay.
+    """Remove the baseline with past errors of another recipe, if there are any. Those of this recipe stay.
 
     Raises:
         UserError: if there are some and ``overwrite`` is False.

@@ -18,7 +18,7 @@ from wsdcast.data.winds import winds_of
 from wsdcast.runs.artefact import is_current, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_directories
-from wsdcast.runs.names import ANALYSIS, FORECAST, PAST_ERRORS, PAST_ERRORS_FORECAST, REPORT, SCORES, SCORES_TABLE
+from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_ALONE, PAST_ERRORS, PAST_ERRORS_FORECAST, REPORT, SCORES, SCORES_TABLE
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.summary import Summary
 from wsdcast.runs.yaml_text import as_yaml
@@ -123,13 +123,14 @@ def score(
 def _stored(path: Path, extent: str, with_moments: bool) -> xr.Dataset | None:
     """The scores of a file, if they are of this record and complete; else None.
 
-    An older version stored fewer variables, and the moments with past errors may have come or gone since.
+    An older version stored fewer variables and had another baseline, and the moments with past errors may have come or gone since.
     """
     scores = read_scores(path)
     winds = winds_of(variables_of(scores))
     needed = {"pairs", *(ABOUT if any(wind.speed == SPEED for wind in winds) else ["crps_fair"])}
     needed |= {"wind"} if len(winds) > 1 else set()
-    is_complete = needed <= set(scores.variables) and (PAST_ERRORS in scores["forecast"]) == with_moments
+    names = scores["forecast"].values
+    is_complete = needed <= set(scores.variables) and MOMENTS_ALONE not in names and (PAST_ERRORS in names) == with_moments
     return scores if is_complete and scores.attrs.get("record") == extent else None
 
 

@@ -107,7 +107,7 @@ def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
     if "scored_on" in scores.attrs:
         return summary  # a part of the globe has no spectra
     summary.facts["power spectrum"] = (
-        ", ".join(f"{name} {100 * value:.0f} %" for name, value in _pooled_deviation(scores).items())
+        "; ".join(f"{name} {100 * value:.0f} %" for name, value in _pooled_deviation(scores).items())
         + f": largest deviation from the truth's, initial times, lead times{', u and v' * ('both' in headline)} averaged first"
     )
     return summary

@@ -29,6 +29,7 @@ from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.warmstart.prior import PRIOR_MAKERS, Moments, frozen_prior
 from wsdcast.weather.climate import change_std
 from wsdcast.weather.forcings import area_weights, forcings_of
+from wsdcast.weather.forecast.past_errors import require_errors
 from wsdcast.weather.networks import generator_model, moments_model, sizes_of
 from wsdcast.weather.objective_sections import KNOW_STEP, LEAST_BATCH
 from wsdcast.weather.priors import fixed_or_given, require_model
@@ -84,6 +85,8 @@ def train(
     except UserError as error:  # these networks need options of the command that rolls out
         summary.facts["own rollout"] = f"impossible: {error}"
     require_samples(len(samples), f"{path}: has ")
+    if resolved.generator.objective == "none":
+        require_errors(record)
     _require_noise(resolved, samples)
     _require_steps(resolved, len(samples))
     processes.decided(lambda: _require_memory(resolved, record, samples))
