@@ -30,7 +30,7 @@ def prior_at(networks: Trained, record: Analysis, start: np.intp) -> InformedPri
 
 
 def one_step(networks: Trained, record: Analysis, starts: NDArray[np.intp], variables: tuple[str, ...]) -> dict[str, xr.DataArray]:
-    """The predicted mean and standard deviation 6 h after each initial time: the Gaussian that the network predicts.
+    """The Gaussian that the moments predict 6 h after each initial time, in the units of the variables.
 
     Args:
         networks: the trained networks.
